@@ -11,53 +11,66 @@
 #include <errno.h>
 #include <string.h>
 
+/* What was received and not yet looked at. Starts as zero. */
+struct inbox {
+	int count, at;
+	const uint8_t *bytes;
+	size_t length;
+	uint32_t strays; /* messages of requests that were given up */
+};
+
+/* The next message that answers one of `count` requests from `first` on, received if need be: 0, or a negative errno. */
+static int next_answer(struct pmm_socket *s, struct inbox *inbox, uint32_t first, uint32_t count, struct pmm_message *out)
+{
+	while (inbox->strays < PMM_STRAYS_MAX) {
+		int more = pmm_next_message(&inbox->bytes, &inbox->length, s->family_id, out);
+
+		if (more < 0)
+			return more;
+		if (more && out->header->nlmsg_seq - first < count)
+			return 0;
+		if (more) {
+			inbox->strays++;
+			continue;
+		}
+		if (inbox->at == inbox->count) {
+			inbox->count = pmm_receive(s, 0);
+			inbox->at = 0;
+			if (inbox->count < 0)
+				return inbox->count;
+		}
+		inbox->bytes = s->slots[inbox->at].iov_base;
+		inbox->length = s->received[inbox->at++].msg_len;
+	}
+	return -EBADMSG;
+}
+
 int pmm_request(struct pmm_socket *s, pmm_each *each, void *context)
 {
 	struct nlmsghdr *header = nlmsg_hdr(s->message);
-	bool dump = (header->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
-	bool acknowledged = header->nlmsg_flags & NLM_F_ACK;
+	bool single = !(header->nlmsg_flags & (NLM_F_ACK | NLM_F_DUMP)); /* answered by one message, or an error */
 	bool interrupted = false;
-	int first_error = 0;
+	int refused = 0; /* what `each` said first; the rest of the answer is still taken off the socket */
 	int error = pmm_send(s, header, header->nlmsg_len);
+	struct inbox inbox = { 0 };
+	struct pmm_message message;
 
 	while (!error) {
-		int count = pmm_receive(s, 0);
-
-		if (count < 0)
-			return count;
-		for (int i = 0; i < count; i++) {
-			const uint8_t *bytes = s->slots[i].iov_base;
-			size_t length = s->received[i].msg_len;
-			struct pmm_message message;
-			int more;
-
-			while ((more = pmm_next_message(&bytes, &length, s->family_id, &message)) > 0) {
-				if (message.header->nlmsg_seq != header->nlmsg_seq)
-					continue; /* the tail of a request that was given up */
-				if (message.header->nlmsg_flags & NLM_F_DUMP_INTR)
-					interrupted = true;
-				if (message.header->nlmsg_type == NLMSG_ERROR) {
-					if (message.error && message.text) {
-						size_t size = message.text_length < PMM_TEXT_SIZE - 1 ? message.text_length :
-												PMM_TEXT_SIZE - 1;
-						memcpy(s->texts, message.text, size);
-						s->texts[size] = '\0';
-					}
-					return message.error ? message.error : first_error;
-				}
-				if (message.header->nlmsg_type == NLMSG_DONE) {
-					if (message.error)
-						return message.error;
-					return first_error ? first_error : interrupted ? -EINTR : 0;
-				}
-				if (message.attributes && each && !first_error)
-					first_error = each(context, &message);
-				if (message.attributes && !dump && !acknowledged)
-					return first_error;
+		error = next_answer(s, &inbox, header->nlmsg_seq, 1, &message);
+		if (error)
+			break;
+		interrupted = interrupted || (message.header->nlmsg_flags & NLM_F_DUMP_INTR);
+		if (message.header->nlmsg_type == NLMSG_ERROR || message.header->nlmsg_type == NLMSG_DONE) {
+			if (message.error && message.text) {
+				s->texts_used = 0; /* the place of text 0 */
+				(void)pmm_keep_text(s, message.text, message.text_length);
 			}
-			if (more < 0)
-				return more;
+			return message.error ? message.error : refused ? refused : interrupted ? -EINTR : 0;
 		}
+		if (message.attributes && each && !refused)
+			refused = each(context, &message);
+		if (message.attributes && single)
+			return refused;
 	}
 	return error;
 }
@@ -65,35 +78,29 @@ int pmm_request(struct pmm_socket *s, pmm_each *each, void *context)
 /* The errors of one datagram, until the acknowledgement of its last request. */
 static int collect(struct pmm_socket *s, uint32_t first, uint32_t count, struct pmm_outcome *outcomes)
 {
-	for (;;) {
-		int datagrams = pmm_receive(s, 0);
+	struct inbox inbox = { 0 };
+	struct pmm_message message;
+	uint32_t index = 0;
 
-		if (datagrams < 0)
-			return datagrams;
-		for (int i = 0; i < datagrams; i++) {
-			const uint8_t *bytes = s->slots[i].iov_base;
-			size_t length = s->received[i].msg_len;
-			struct pmm_message message;
-			bool last = false;
-			int more;
+	do {
+		int error = next_answer(s, &inbox, first, count, &message);
 
-			while ((more = pmm_next_message(&bytes, &length, s->family_id, &message)) > 0) {
-				uint32_t index = message.header->nlmsg_seq - first;
-
-				if (message.header->nlmsg_type != NLMSG_ERROR || index >= count)
-					continue;
-				if (message.error) {
-					outcomes[index].error = message.error;
-					outcomes[index].text = pmm_keep_text(s, message.text, message.text_length);
-				}
-				last = last || index == count - 1;
-			}
-			if (more < 0)
-				return more;
-			if (last)
-				return 0;
+		if (error)
+			return error;
+		index = message.header->nlmsg_seq - first;
+		if (message.error) {
+			outcomes[index].error = message.error;
+			outcomes[index].text = pmm_keep_text(s, message.text, message.text_length);
 		}
-	}
+	} while (message.header->nlmsg_type != NLMSG_ERROR || index != count - 1);
+	return 0;
+}
+
+/* Clear away what is left of the answers after some were lost. */
+static void clear(struct pmm_socket *s)
+{
+	for (int i = 0; i < PMM_INTERRUPTS_MAX && pmm_receive(s, MSG_DONTWAIT) > 0; i++)
+		;
 }
 
 static void fail(struct pmm_outcome *outcomes, uint32_t from, uint32_t to, int error)
@@ -134,25 +141,19 @@ int pmm_apply(struct pmm_socket *s, const struct pmm_service *services, uint32_t
 			done++;
 		}
 		if (last) {
-			int sent;
+			int lost;
 
 			last->nlmsg_flags |= NLM_F_ACK;
 			s->sequence += done - begin;
-			sent = pmm_send(s, s->send_buffer, used);
-			if (sent) {
-				fail(outcomes, begin, done, sent);
-				broken = 1;
-			} else {
-				int lost = collect(s, first, done - begin, outcomes);
-
-				if (lost) {
-					fail(outcomes, begin, done, -ENODATA);
-					/* The kernel has done its part; after an overrun there is only the rest to clear away. */
-					broken = lost != -ENOBUFS;
-					for (int i = 0; !broken && i < PMM_INTERRUPTS_MAX && pmm_receive(s, MSG_DONTWAIT) > 0; i++)
-						;
-				}
-			}
+			broken = pmm_send(s, s->send_buffer, used);
+			fail(outcomes, begin, done, broken);
+			lost = broken ? 0 : collect(s, first, done - begin, outcomes);
+			fail(outcomes, begin, done, lost ? -ENODATA : 0);
+			/* After an overrun the kernel has still done its part, and the next datagram may go. */
+			if (lost == -ENOBUFS)
+				clear(s);
+			else if (lost)
+				broken = lost;
 		}
 		if (error) /* one that cannot even be written down */
 			outcomes[done++].error = error;

@@ -142,14 +142,10 @@ static int decode_counters(const struct nlattr *wide, const struct nlattr *narro
 }
 
 static const struct nla_policy service_policy[IPVS_SVC_ATTR_MAX + 1] = {
-	[IPVS_SVC_ATTR_AF] = { .type = NLA_U16 },
-	[IPVS_SVC_ATTR_PROTOCOL] = { .type = NLA_U16 },
-	[IPVS_SVC_ATTR_ADDR] = { .minlen = 4 },
-	[IPVS_SVC_ATTR_PORT] = { .type = NLA_U16 },
-	[IPVS_SVC_ATTR_FWMARK] = { .type = NLA_U32 },
-	[IPVS_SVC_ATTR_FLAGS] = { .minlen = sizeof(struct ip_vs_flags) },
-	[IPVS_SVC_ATTR_TIMEOUT] = { .type = NLA_U32 },
-	[IPVS_SVC_ATTR_NETMASK] = { .type = NLA_U32 },
+	[IPVS_SVC_ATTR_AF] = { .type = NLA_U16 },      [IPVS_SVC_ATTR_PROTOCOL] = { .type = NLA_U16 },
+	[IPVS_SVC_ATTR_ADDR] = { .minlen = 4 },        [IPVS_SVC_ATTR_PORT] = { .type = NLA_U16 },
+	[IPVS_SVC_ATTR_FWMARK] = { .type = NLA_U32 },  [IPVS_SVC_ATTR_FLAGS] = { .minlen = sizeof(struct ip_vs_flags) },
+	[IPVS_SVC_ATTR_TIMEOUT] = { .type = NLA_U32 }, [IPVS_SVC_ATTR_NETMASK] = { .type = NLA_U32 },
 };
 
 int pmm_decode_service(const struct pmm_message *message, struct pmm_service *service, struct pmm_counters *counters,
@@ -268,15 +264,14 @@ int pmm_decode_config(const struct pmm_message *message, struct pmm_config *conf
 {
 	static const struct nla_policy policy[IPVS_CMD_ATTR_MAX + 1] = {
 		[IPVS_INFO_ATTR_VERSION] = { .type = NLA_U32 }, /* 1 to 3 are nests in other answers, never in these */
-		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = { .type = NLA_U32 },
-		[IPVS_CMD_ATTR_TIMEOUT_TCP] = { .type = NLA_U32 },
-		[IPVS_CMD_ATTR_TIMEOUT_TCP_FIN] = { .type = NLA_U32 },
-		[IPVS_CMD_ATTR_TIMEOUT_UDP] = { .type = NLA_U32 },
+		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = { .type = NLA_U32 },  [IPVS_CMD_ATTR_TIMEOUT_TCP] = { .type = NLA_U32 },
+		[IPVS_CMD_ATTR_TIMEOUT_TCP_FIN] = { .type = NLA_U32 }, [IPVS_CMD_ATTR_TIMEOUT_UDP] = { .type = NLA_U32 },
 	};
 	struct nlattr *a[IPVS_CMD_ATTR_MAX + 1];
 	const struct genlmsghdr *header;
 
-	if (!message->attributes || nla_parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, policy) < 0)
+	if (!message->attributes ||
+	    nla_parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, policy) < 0)
 		return -EBADMSG;
 	header = nlmsg_data(message->header);
 	if (header->cmd == IPVS_CMD_SET_INFO) { /* what GET_INFO is answered with */
@@ -293,12 +288,9 @@ int pmm_decode_config(const struct pmm_message *message, struct pmm_config *conf
 int pmm_decode_daemon(const struct pmm_message *message, struct pmm_daemon *daemon)
 {
 	static const struct nla_policy policy[IPVS_DAEMON_ATTR_MAX + 1] = {
-		[IPVS_DAEMON_ATTR_STATE] = { .type = NLA_U32 },
-		[IPVS_DAEMON_ATTR_SYNC_ID] = { .type = NLA_U32 },
-		[IPVS_DAEMON_ATTR_SYNC_MAXLEN] = { .type = NLA_U16 },
-		[IPVS_DAEMON_ATTR_MCAST_GROUP] = { .minlen = 4 },
-		[IPVS_DAEMON_ATTR_MCAST_GROUP6] = { .minlen = 16 },
-		[IPVS_DAEMON_ATTR_MCAST_PORT] = { .type = NLA_U16 },
+		[IPVS_DAEMON_ATTR_STATE] = { .type = NLA_U32 },       [IPVS_DAEMON_ATTR_SYNC_ID] = { .type = NLA_U32 },
+		[IPVS_DAEMON_ATTR_SYNC_MAXLEN] = { .type = NLA_U16 }, [IPVS_DAEMON_ATTR_MCAST_GROUP] = { .minlen = 4 },
+		[IPVS_DAEMON_ATTR_MCAST_GROUP6] = { .minlen = 16 },   [IPVS_DAEMON_ATTR_MCAST_PORT] = { .type = NLA_U16 },
 		[IPVS_DAEMON_ATTR_MCAST_TTL] = { .type = NLA_U8 },
 	};
 	struct nlattr *a[IPVS_DAEMON_ATTR_MAX + 1];

@@ -18,9 +18,9 @@ enum phase {
 };
 
 static const uint8_t commands[PHASES] = {
-	[ADD_SERVICE] = IPVS_CMD_NEW_SERVICE,      [ADD_DESTINATION] = IPVS_CMD_NEW_DEST,
-	[EDIT_SERVICE] = IPVS_CMD_SET_SERVICE,     [RAISE_DESTINATION] = IPVS_CMD_SET_DEST,
-	[LOWER_DESTINATION] = IPVS_CMD_SET_DEST,   [REMOVE_DESTINATION] = IPVS_CMD_DEL_DEST,
+	[ADD_SERVICE] = IPVS_CMD_NEW_SERVICE,    [ADD_DESTINATION] = IPVS_CMD_NEW_DEST,
+	[EDIT_SERVICE] = IPVS_CMD_SET_SERVICE,   [RAISE_DESTINATION] = IPVS_CMD_SET_DEST,
+	[LOWER_DESTINATION] = IPVS_CMD_SET_DEST, [REMOVE_DESTINATION] = IPVS_CMD_DEL_DEST,
 	[REMOVE_SERVICE] = IPVS_CMD_DEL_SERVICE,
 };
 
@@ -53,9 +53,7 @@ static void merge_destinations(struct walk *walk, uint32_t service, const struct
 	if (have_count == want_count && (have_count == 0 || memcmp(have, want, have_count * sizeof(*have)) == 0))
 		return;
 	while (h < have_count || w < want_count) {
-		int order = h == have_count ? 1 :
-			    w == want_count ? -1 :
-					      memcmp(&have[h], &want[w], PMM_DESTINATION_KEY_SIZE);
+		int order = h == have_count ? 1 : w == want_count ? -1 : memcmp(&have[h], &want[w], PMM_DESTINATION_KEY_SIZE);
 
 		if (order < 0) {
 			emit(walk, REMOVE_DESTINATION, service, &have[h++]);
@@ -70,8 +68,9 @@ static void merge_destinations(struct walk *walk, uint32_t service, const struct
 	}
 }
 
-static void merge(struct walk *walk, const struct pmm_service *have, uint32_t have_count, const struct pmm_destination *have_rows,
-		  const struct pmm_service *want, uint32_t want_count, const struct pmm_destination *want_rows)
+static void merge(struct walk *walk, const struct pmm_service *have, uint32_t have_count,
+		  const struct pmm_destination *have_rows, const struct pmm_service *want, uint32_t want_count,
+		  const struct pmm_destination *want_rows)
 {
 	uint32_t h = 0, w = 0;
 

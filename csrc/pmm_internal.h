@@ -38,7 +38,8 @@ enum {
 	PMM_RECEIVE_BUFFER = 1024 * 1024,
 	PMM_INTERRUPTS_MAX = 64, /* EINTR in a row before we give up */
 	PMM_DUMP_TRIES = 5,
-	PMM_SERVICES_MAX = 1 << 20,    /* beyond these a dump is taken for a runaway, -EMSGSIZE */
+	PMM_STRAYS_MAX = 1 << 16,   /* messages that answer nothing of ours, before we call it nonsense */
+	PMM_SERVICES_MAX = 1 << 20, /* beyond these a dump is taken for a runaway, -EMSGSIZE */
 	PMM_DESTINATIONS_MAX = 1 << 24
 };
 
@@ -47,10 +48,10 @@ struct pmm_socket {
 	int fd;
 	int timeout_ms;
 	uint16_t family_id;
-	uint32_t sequence;          /* of the last request sent */
-	uint32_t requests_max;      /* a datagram: so many errors fit our receive buffer */
+	uint32_t sequence;     /* of the last request sent */
+	uint32_t requests_max; /* a datagram: so many errors fit our receive buffer */
 	uint64_t system_calls;
-	struct nl_msg *message;     /* the one request under construction, used again and again */
+	struct nl_msg *message; /* the one request under construction, used again and again */
 	uint8_t *send_buffer;
 	uint8_t *receive_buffer;
 	struct mmsghdr received[PMM_RECEIVE_SLOTS];

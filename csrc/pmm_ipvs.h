@@ -18,26 +18,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum pmm_sizes {
-	PMM_SERVICE_KEY_SIZE = 24,
-	PMM_DESTINATION_KEY_SIZE = 20,
-	PMM_TEXT_SIZE = 128
-};
+enum pmm_sizes { PMM_SERVICE_KEY_SIZE = 24, PMM_DESTINATION_KEY_SIZE = 20, PMM_TEXT_SIZE = 128 };
 
 /* A virtual service. The first 24 bytes are its key. */
 struct pmm_service {
-	uint8_t by_mark;      /* 0: address and port; 1: firewall mark. Marks sort last, as ipvsadm lists them. */
-	uint8_t family;       /* AF_INET or AF_INET6 */
-	uint8_t protocol;     /* IPPROTO_TCP, _UDP, _SCTP; 0 with a mark */
+	uint8_t by_mark;  /* 0: address and port; 1: firewall mark. Marks sort last, as ipvsadm lists them. */
+	uint8_t family;   /* AF_INET or AF_INET6 */
+	uint8_t protocol; /* IPPROTO_TCP, _UDP, _SCTP; 0 with a mark */
 	uint8_t reserved;
-	uint8_t address[16];  /* IPv4 in the first four; a mark, big endian, likewise */
+	uint8_t address[16]; /* IPv4 in the first four; a mark, big endian, likewise */
 	uint8_t port[2];
 	uint8_t reserved_too[2];
-	char scheduler[16];   /* IP_VS_SCHEDNAME_MAXLEN */
-	char engine[16];      /* persistence engine, IP_VS_PENAME_MAXLEN; empty for none */
-	uint32_t flags;       /* IP_VS_SVC_F_*, without HASHED */
-	uint32_t timeout;     /* of persistence, seconds; 0 when not persistent */
-	uint8_t netmask[4];   /* IPv4: the mask in network order; IPv6: the prefix length in the last byte */
+	char scheduler[16]; /* IP_VS_SCHEDNAME_MAXLEN */
+	char engine[16];    /* persistence engine, IP_VS_PENAME_MAXLEN; empty for none */
+	uint32_t flags;     /* IP_VS_SVC_F_*, without HASHED */
+	uint32_t timeout;   /* of persistence, seconds; 0 when not persistent */
+	uint8_t netmask[4]; /* IPv4: the mask in network order; IPv6: the prefix length in the last byte */
 	uint32_t destinations;
 };
 
@@ -50,8 +46,8 @@ struct pmm_destination {
 	uint32_t weight;
 	uint32_t upper_threshold;
 	uint32_t lower_threshold;
-	uint8_t forwarding;   /* IP_VS_CONN_F_FWD_MASK bits */
-	uint8_t tunnel_type;  /* IP_VS_CONN_F_TUNNEL_TYPE_* */
+	uint8_t forwarding;  /* IP_VS_CONN_F_FWD_MASK bits */
+	uint8_t tunnel_type; /* IP_VS_CONN_F_TUNNEL_TYPE_* */
 	uint16_t tunnel_port;
 	uint16_t tunnel_flags;
 	uint16_t reserved_too;
@@ -86,33 +82,33 @@ struct pmm_table {
 	uint32_t service_count;
 	uint32_t destination_count;
 	uint32_t features;
-	uint32_t has_services;     /* whether `features` had rows to be seen in */
+	uint32_t has_services; /* whether `features` had rows to be seen in */
 	uint32_t has_destinations;
 };
 
 /* One change. ZERO and FLUSH of the whole table take no service (UINT32_MAX). */
 struct pmm_operation {
-	uint8_t command;      /* IPVS_CMD_* */
+	uint8_t command; /* IPVS_CMD_* */
 	uint8_t reserved[3];
-	uint32_t service;     /* index into the services handed over with the operations */
+	uint32_t service; /* index into the services handed over with the operations */
 	struct pmm_destination destination;
 };
 
 /* What became of one operation. */
 struct pmm_outcome {
-	int32_t error;        /* 0, or a negative errno; -ENODATA when its answer was lost and so is not known */
-	uint32_t text;        /* 0, or where pmm_text() finds the kernel's own words */
+	int32_t error; /* 0, or a negative errno; -ENODATA when its answer was lost and so is not known */
+	uint32_t text; /* 0, or where pmm_text() finds the kernel's own words */
 };
 
 struct pmm_config {
-	uint32_t version;     /* IP_VS_VERSION_CODE: 0x10201 is 1.2.1 */
-	uint32_t table_size;  /* of the connection hash table */
+	uint32_t version;                                   /* IP_VS_VERSION_CODE: 0x10201 is 1.2.1 */
+	uint32_t table_size;                                /* of the connection hash table */
 	uint32_t tcp_timeout, tcp_fin_timeout, udp_timeout; /* seconds */
 };
 
 /* The connection synchronisation daemon. */
 struct pmm_daemon {
-	uint32_t state;       /* 1 master, 2 backup */
+	uint32_t state; /* 1 master, 2 backup */
 	uint32_t sync_id;
 	uint16_t sync_maxlen;
 	uint16_t port;
@@ -120,7 +116,7 @@ struct pmm_daemon {
 	uint8_t group_family; /* 0 for the kernel's default group */
 	uint8_t reserved[2];
 	uint8_t group[16];
-	char interface[16];   /* IP_VS_IFNAME_MAXLEN */
+	char interface[16]; /* IP_VS_IFNAME_MAXLEN */
 };
 
 struct pmm_socket;

@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all their own set-up on a fresh Debian or Ubuntu. `make help` lists the rest.
+PYTHON ?= python3
+export PYTHON
+VENV := .venv/bin
+
+# What must be covered to the last branch: the modules without clock, socket or C.
+PURE := pyminuteman/addresses.py,pyminuteman/errors.py,$(subst $() ,,$(foreach module,connections control destination drain errors \
+        ipvsadm ipvsadm_parser plan records scope service snapshot statistics validation,pyminuteman/ipvs/$(module).py$(comma)))
+comma := ,
+
+.PHONY: help install demo test bench lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+install: ## system packages, a virtual environment, the C module
+	@tools/install.sh dev
+
+demo: ## balance real traffic on a real kernel, in under a minute
+	@tools/install.sh cli
+	@$(VENV)/python examples/demo
+
+test: ## every test; those that need IPVS run in a guest kernel where this one has none
+	@tools/install.sh dev
+	@$(VENV)/python -m coverage run -m pytest $(ARGS)
+	@$(VENV)/python -m coverage report --include='$(PURE)' --fail-under=100 --skip-covered
+
+bench: ## reconcile latency beside the peers and the limit
+	@tools/install.sh bench
+	@$(VENV)/python benchmarks/reconcile.py $(ARGS)
+
+lint: ## style, types, layers
+	@tools/install.sh dev
+	@$(VENV)/python -m tox -q -e lint,typing
+
+clean: ## what was built
+	rm -rf .venv .tox build dist *.egg-info pyminuteman/ipvs/_native*.so pyminuteman/ipvs/_native.c .coverage*

@@ -1,0 +1,73 @@
+#!/bin/sh
+# Everything that `make demo`, `make test` and `make bench` need, on a fresh Debian or Ubuntu with python3, make and root or
+# sudo. What is there already is left alone, so a second run takes a second. Usage: tools/install.sh EXTRA (cli, dev, bench)
+set -eu
+
+extra=${1:-dev}
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+venv=.venv
+
+say() { printf 'set-up: %s\n' "$*" >&2; }
+die() {
+    printf 'set-up: %s\n' "$*" >&2
+    exit 1
+}
+
+command -v "$python" >/dev/null || die "python3 is missing: install it, or name one with PYTHON=..."
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "$("$python" --version) is too old: 3.11 or later is needed (PYTHON=... names another)"
+
+# 1. System packages
+packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux kmod iproute2 iptables ipvsadm"
+"$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+"$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    packages="$packages python3-dev"
+case $extra in
+dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg" ;;
+bench) packages="$packages valgrind libc6-dbg" ;;
+esac
+if command -v dpkg-query >/dev/null; then
+    missing=""
+    for package in $packages; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    if [ -n "$missing" ]; then
+        say "installing$missing"
+        if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
+        [ -z "$sudo" ] || command -v sudo >/dev/null || die "these packages are missing, and there is neither root nor sudo:$missing"
+        log=$(mktemp)
+        if ! { $sudo apt-get update -qq &&
+            $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing; } >"$log" 2>&1; then
+            tail -n 20 "$log" >&2
+            die "apt-get could not install$missing"
+        fi
+        rm -f "$log"
+    else
+        say "system packages are there"
+    fi
+else
+    say "not a Debian system: please see to it that these, or what is called so here, are installed: $packages"
+fi
+
+# 2. A virtual environment
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    say "making a virtual environment in $venv"
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || die "$python -m venv failed"
+fi
+
+# 3. The package, built from C where its sources changed
+stamp=$(cat pyproject.toml setup.py pyminuteman/ipvs/_ffi_build.py csrc/*.[ch] | cksum | tr ' ' '-')
+if [ "$(cat "$venv/installed-$extra" 2>/dev/null)" = "$stamp" ] && ls pyminuteman/ipvs/_native*.so >/dev/null 2>&1; then
+    say "pyminuteman[$extra] is built and installed"
+else
+    say "building and installing pyminuteman[$extra]"
+    log=$(mktemp)
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check -q -e ".[$extra]" >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        die "pip could not build or install pyminuteman[$extra]"
+    fi
+    rm -f "$log"
+    printf '%s' "$stamp" >"$venv/installed-$extra"
+fi
