@@ -50,7 +50,6 @@ int pmm_request(struct pmm_socket *s, pmm_each *each, void *context)
 	struct nlmsghdr *header = nlmsg_hdr(s->message);
 	bool single = !(header->nlmsg_flags & (NLM_F_ACK | NLM_F_DUMP)); /* answered by one message, or an error */
 	bool interrupted = false;
-	int refused = 0; /* what `each` said first; the rest of the answer is still taken off the socket */
 	int error = pmm_send(s, header, header->nlmsg_len);
 	struct inbox inbox = { 0 };
 	struct pmm_message message;
@@ -65,12 +64,13 @@ int pmm_request(struct pmm_socket *s, pmm_each *each, void *context)
 				s->texts_used = 0; /* the place of text 0 */
 				(void)pmm_keep_text(s, message.text, message.text_length);
 			}
-			return message.error ? message.error : refused ? refused : interrupted ? -EINTR : 0;
+			return message.error ? message.error : interrupted ? -EINTR : 0;
 		}
-		if (message.attributes && each && !refused)
-			refused = each(context, &message);
+		/* A row that cannot be taken ends the reading, for the dump may be endless; the socket is then of no more use. */
+		if (message.attributes && each)
+			error = each(context, &message);
 		if (message.attributes && single)
-			return refused;
+			break;
 	}
 	return error;
 }
@@ -147,7 +147,7 @@ int pmm_apply(struct pmm_socket *s, const struct pmm_service *services, uint32_t
 			s->sequence += done - begin;
 			broken = pmm_send(s, s->send_buffer, used);
 			fail(outcomes, begin, done, broken);
-			lost = broken ? 0 : collect(s, first, done - begin, outcomes);
+			lost = broken ? 0 : collect(s, first, done - begin, outcomes + begin);
 			fail(outcomes, begin, done, lost ? -ENODATA : 0);
 			/* After an overrun the kernel has still done its part, and the next datagram may go. */
 			if (lost == -ENOBUFS)

@@ -67,15 +67,43 @@ int pmm_next_message(const uint8_t **bytes, size_t *length, uint16_t family_id, 
 	return out->error > 0 || out->error < -4095 ? -EBADMSG : 1;
 }
 
+/* As libnl's nla_parse(), whose calls were three quarters of a dump's instructions (callgrind: 2,450 a destination with them,
+ * 1,170 without). `least` has the least length of each type. */
+static int parse(struct nlattr *table[], int maximum, struct nlattr *attribute, int length, const uint8_t *least)
+{
+	uint8_t *at = (uint8_t *)attribute;
+	size_t left = length > 0 ? (size_t)length : 0;
+
+	memset(table, 0, ((size_t)maximum + 1) * sizeof(*table));
+	while (left >= sizeof(*attribute)) {
+		size_t size, step;
+		int type;
+
+		attribute = (struct nlattr *)(void *)at;
+		size = attribute->nla_len;
+		if (size < sizeof(*attribute) || size > left)
+			break;
+		type = attribute->nla_type & NLA_TYPE_MASK;
+		if (type <= maximum) {
+			if (least && size - sizeof(*attribute) < least[type])
+				return -EBADMSG;
+			table[type] = attribute;
+		}
+		step = (size + 3) & ~(size_t)3;
+		if (step > left)
+			break;
+		at += step;
+		left -= step;
+	}
+	return 0;
+}
+
 /* Find the nest of `type` in a message and parse it. */
-static int open_nest(const struct pmm_message *message, int type, struct nlattr *table[], int maximum,
-		     const struct nla_policy *policy)
+static int open_nest(const struct pmm_message *message, int type, struct nlattr *table[], int maximum, const uint8_t *least)
 {
 	struct nlattr *nest = message->attributes ? nla_find(message->attributes, message->attributes_length, type) : NULL;
 
-	if (!nest || nla_parse_nested(table, maximum, nest, policy) < 0)
-		return -EBADMSG;
-	return 0;
+	return nest ? parse(table, maximum, nla_data(nest), nla_len(nest), least) : -EBADMSG;
 }
 
 static void copy_name(char out[16], const struct nlattr *attribute)
@@ -126,7 +154,7 @@ static int decode_counters(const struct nlattr *wide, const struct nlattr *narro
 
 	if (!nest)
 		return 0;
-	if (nla_parse_nested(a, IPVS_STATS_ATTR_MAX, (struct nlattr *)nest, NULL) < 0)
+	if (parse(a, IPVS_STATS_ATTR_MAX, nla_data(nest), nla_len(nest), NULL) < 0)
 		return -EBADMSG;
 	out->connections = number(a[IPVS_STATS_ATTR_CONNS]);
 	out->in_packets = number(a[IPVS_STATS_ATTR_INPKTS]);
@@ -141,11 +169,11 @@ static int decode_counters(const struct nlattr *wide, const struct nlattr *narro
 	return 0;
 }
 
-static const struct nla_policy service_policy[IPVS_SVC_ATTR_MAX + 1] = {
-	[IPVS_SVC_ATTR_AF] = { .type = NLA_U16 },      [IPVS_SVC_ATTR_PROTOCOL] = { .type = NLA_U16 },
-	[IPVS_SVC_ATTR_ADDR] = { .minlen = 4 },        [IPVS_SVC_ATTR_PORT] = { .type = NLA_U16 },
-	[IPVS_SVC_ATTR_FWMARK] = { .type = NLA_U32 },  [IPVS_SVC_ATTR_FLAGS] = { .minlen = sizeof(struct ip_vs_flags) },
-	[IPVS_SVC_ATTR_TIMEOUT] = { .type = NLA_U32 }, [IPVS_SVC_ATTR_NETMASK] = { .type = NLA_U32 },
+static const uint8_t service_least[IPVS_SVC_ATTR_MAX + 1] = {
+	[IPVS_SVC_ATTR_AF] = 2,      [IPVS_SVC_ATTR_PROTOCOL] = 2,
+	[IPVS_SVC_ATTR_ADDR] = 4,    [IPVS_SVC_ATTR_PORT] = 2,
+	[IPVS_SVC_ATTR_FWMARK] = 4,  [IPVS_SVC_ATTR_FLAGS] = sizeof(struct ip_vs_flags),
+	[IPVS_SVC_ATTR_TIMEOUT] = 4, [IPVS_SVC_ATTR_NETMASK] = 4,
 };
 
 int pmm_decode_service(const struct pmm_message *message, struct pmm_service *service, struct pmm_counters *counters,
@@ -154,7 +182,7 @@ int pmm_decode_service(const struct pmm_message *message, struct pmm_service *se
 	struct nlattr *a[IPVS_SVC_ATTR_MAX + 1];
 	struct ip_vs_flags flags;
 	uint32_t value;
-	int error = open_nest(message, IPVS_CMD_ATTR_SERVICE, a, IPVS_SVC_ATTR_MAX, service_policy);
+	int error = open_nest(message, IPVS_CMD_ATTR_SERVICE, a, IPVS_SVC_ATTR_MAX, service_least);
 
 	if (error)
 		return error;
@@ -198,27 +226,27 @@ int pmm_decode_service(const struct pmm_message *message, struct pmm_service *se
 	return decode_counters(a[IPVS_SVC_ATTR_STATS64], a[IPVS_SVC_ATTR_STATS], counters);
 }
 
-static const struct nla_policy destination_policy[IPVS_DEST_ATTR_MAX + 1] = {
-	[IPVS_DEST_ATTR_ADDR] = { .minlen = 4 },
-	[IPVS_DEST_ATTR_PORT] = { .type = NLA_U16 },
-	[IPVS_DEST_ATTR_FWD_METHOD] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_WEIGHT] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_U_THRESH] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_L_THRESH] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_ACTIVE_CONNS] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_INACT_CONNS] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_PERSIST_CONNS] = { .type = NLA_U32 },
-	[IPVS_DEST_ATTR_ADDR_FAMILY] = { .type = NLA_U16 },
-	[IPVS_DEST_ATTR_TUN_TYPE] = { .type = NLA_U8 },
-	[IPVS_DEST_ATTR_TUN_PORT] = { .type = NLA_U16 },
-	[IPVS_DEST_ATTR_TUN_FLAGS] = { .type = NLA_U16 },
+static const uint8_t destination_least[IPVS_DEST_ATTR_MAX + 1] = {
+	[IPVS_DEST_ATTR_ADDR] = 4,
+	[IPVS_DEST_ATTR_PORT] = 2,
+	[IPVS_DEST_ATTR_FWD_METHOD] = 4,
+	[IPVS_DEST_ATTR_WEIGHT] = 4,
+	[IPVS_DEST_ATTR_U_THRESH] = 4,
+	[IPVS_DEST_ATTR_L_THRESH] = 4,
+	[IPVS_DEST_ATTR_ACTIVE_CONNS] = 4,
+	[IPVS_DEST_ATTR_INACT_CONNS] = 4,
+	[IPVS_DEST_ATTR_PERSIST_CONNS] = 4,
+	[IPVS_DEST_ATTR_ADDR_FAMILY] = 2,
+	[IPVS_DEST_ATTR_TUN_TYPE] = 1,
+	[IPVS_DEST_ATTR_TUN_PORT] = 2,
+	[IPVS_DEST_ATTR_TUN_FLAGS] = 2,
 };
 
 int pmm_decode_destination(const struct pmm_message *message, uint8_t service_family, struct pmm_destination *destination,
 			   struct pmm_counters *counters, uint32_t *features)
 {
 	struct nlattr *a[IPVS_DEST_ATTR_MAX + 1];
-	int error = open_nest(message, IPVS_CMD_ATTR_DEST, a, IPVS_DEST_ATTR_MAX, destination_policy);
+	int error = open_nest(message, IPVS_CMD_ATTR_DEST, a, IPVS_DEST_ATTR_MAX, destination_least);
 
 	if (error)
 		return error;
@@ -262,16 +290,16 @@ int pmm_decode_destination(const struct pmm_message *message, uint8_t service_fa
 
 int pmm_decode_config(const struct pmm_message *message, struct pmm_config *config)
 {
-	static const struct nla_policy policy[IPVS_CMD_ATTR_MAX + 1] = {
-		[IPVS_INFO_ATTR_VERSION] = { .type = NLA_U32 }, /* 1 to 3 are nests in other answers, never in these */
-		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = { .type = NLA_U32 },  [IPVS_CMD_ATTR_TIMEOUT_TCP] = { .type = NLA_U32 },
-		[IPVS_CMD_ATTR_TIMEOUT_TCP_FIN] = { .type = NLA_U32 }, [IPVS_CMD_ATTR_TIMEOUT_UDP] = { .type = NLA_U32 },
+	static const uint8_t least[IPVS_CMD_ATTR_MAX + 1] = {
+		[IPVS_INFO_ATTR_VERSION] = 4, /* 1 to 3 are nests in other answers, never in these */
+		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = 4,    [IPVS_CMD_ATTR_TIMEOUT_TCP] = 4,
+		[IPVS_CMD_ATTR_TIMEOUT_TCP_FIN] = 4, [IPVS_CMD_ATTR_TIMEOUT_UDP] = 4,
 	};
 	struct nlattr *a[IPVS_CMD_ATTR_MAX + 1];
 	const struct genlmsghdr *header;
 
 	if (!message->attributes ||
-	    nla_parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, policy) < 0)
+	    parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, least) < 0)
 		return -EBADMSG;
 	header = nlmsg_data(message->header);
 	if (header->cmd == IPVS_CMD_SET_INFO) { /* what GET_INFO is answered with */
@@ -287,14 +315,14 @@ int pmm_decode_config(const struct pmm_message *message, struct pmm_config *conf
 
 int pmm_decode_daemon(const struct pmm_message *message, struct pmm_daemon *daemon)
 {
-	static const struct nla_policy policy[IPVS_DAEMON_ATTR_MAX + 1] = {
-		[IPVS_DAEMON_ATTR_STATE] = { .type = NLA_U32 },       [IPVS_DAEMON_ATTR_SYNC_ID] = { .type = NLA_U32 },
-		[IPVS_DAEMON_ATTR_SYNC_MAXLEN] = { .type = NLA_U16 }, [IPVS_DAEMON_ATTR_MCAST_GROUP] = { .minlen = 4 },
-		[IPVS_DAEMON_ATTR_MCAST_GROUP6] = { .minlen = 16 },   [IPVS_DAEMON_ATTR_MCAST_PORT] = { .type = NLA_U16 },
-		[IPVS_DAEMON_ATTR_MCAST_TTL] = { .type = NLA_U8 },
+	static const uint8_t least[IPVS_DAEMON_ATTR_MAX + 1] = {
+		[IPVS_DAEMON_ATTR_STATE] = 4,         [IPVS_DAEMON_ATTR_SYNC_ID] = 4,
+		[IPVS_DAEMON_ATTR_SYNC_MAXLEN] = 2,   [IPVS_DAEMON_ATTR_MCAST_GROUP] = 4,
+		[IPVS_DAEMON_ATTR_MCAST_GROUP6] = 16, [IPVS_DAEMON_ATTR_MCAST_PORT] = 2,
+		[IPVS_DAEMON_ATTR_MCAST_TTL] = 1,
 	};
 	struct nlattr *a[IPVS_DAEMON_ATTR_MAX + 1];
-	int error = open_nest(message, IPVS_CMD_ATTR_DAEMON, a, IPVS_DAEMON_ATTR_MAX, policy);
+	int error = open_nest(message, IPVS_CMD_ATTR_DAEMON, a, IPVS_DAEMON_ATTR_MAX, least);
 
 	if (error)
 		return error;

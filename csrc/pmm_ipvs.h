@@ -131,7 +131,8 @@ int pmm_attach(struct pmm_socket **out, int fd, uint16_t family_id, int timeout_
 void pmm_close(struct pmm_socket *s);
 
 /* Read the table; with `only` (a key) just that service, -ESRCH if it is not there.
- * -EINTR: the table changed during five reads running. -ETIMEDOUT, -ENOBUFS, -EBADMSG: the socket is of no more use. */
+ * -EINTR: the table changed during five reads running. -ETIMEDOUT, -ENOBUFS, -EBADMSG, -EMSGSIZE, -ENOMEM: the
+ * socket is of no more use. */
 int pmm_dump(struct pmm_socket *s, const struct pmm_service *only, uint32_t flags, struct pmm_table *out);
 
 /* Carry out `count` operations in order, packed, and tell the outcome of each. An operation that fails does not stop

@@ -103,3 +103,8 @@ def test_importing_loads_neither_the_c_module_nor_anything_that_is_not_needed() 
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_one_module_alone_imports_the_c_module() -> None:
+    importers = [path.name for path in PACKAGE.rglob("*.py") if "ipvs._native import" in path.read_text()]
+    assert importers == ["netlink.py"]

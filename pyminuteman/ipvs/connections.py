@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pyminuteman.addresses import format_address, format_endpoint, parse_address
+from pyminuteman.ipvs.destination import Destination
+from pyminuteman.ipvs.service import ServiceKey
 
 __all__ = ["Connection", "parse_connections"]
 
@@ -35,6 +37,17 @@ class Connection:
     engine: str = ""
     """Persistence engine, for its templates."""
     engine_data: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether both ends are done with it, and the kernel keeps it only for packets that may still be on their way."""
+        return self.state in {"TIME_WAIT", "CLOSE", "CLOSED"}
+
+    def concerns(self, key: ServiceKey, destination: Destination) -> bool:
+        """Whether it goes to this destination by way of this service; of a firewall mark, by way of any."""
+        if self.client_port == 0 or (self.destination, self.destination_port) != (destination.address, destination.port):
+            return False
+        return key.mark > 0 or (self.virtual == key.address and key.port in {0, self.virtual_port})
 
     def __str__(self) -> str:
         """``TCP 10.0.0.9:4711 > 11.0.0.1:80 > 10.0.0.5:8080 ESTABLISHED 900``."""

@@ -76,7 +76,7 @@ class SyncDaemon:
     def __post_init__(self) -> None:
         """Validate."""
         object.__setattr__(self, "role", SyncRole(self.role))
-        if not 0 < len(self.interface.encode()) <= 15:  # noqa: PLR2004 - IFNAMSIZ, with the terminating zero, is 16
+        if not 0 < len(self.interface.encode("utf-8", "surrogateescape")) <= 15:  # noqa: PLR2004 - IFNAMSIZ, with the terminating zero, is 16
             msg = f"interface {self.interface!r} is not a name of 1 to 15 bytes"
             raise ValueError(msg)
         check_number("sync id", self.sync_id, 0, 255)

@@ -68,7 +68,7 @@ class Drain:
             wanted: What is really desired.
             differing: Packed keys of the services to look at (:func:`pyminuteman.ipvs.plan.differing`).
             now: Seconds on any clock that does not jump.
-            connections: Active and inactive connections by packed destination key, of one service; asked only for services
+            connections: Connections that have yet to end, by packed destination key, of one service; asked only for services
                 with something that has weight 0 already.
 
         Returns:

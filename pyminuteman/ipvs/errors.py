@@ -134,27 +134,29 @@ def kernel_error(errno: int, command: int, operation: str, text: str = "", *, na
 
     Args:
         errno: Positive.
-        command: The generic netlink command that was refused (:class:`pyminuteman.ipvs.records.Command`), or 0.
+        command: The generic netlink command that was refused (``IPVS_CMD_*`` in linux/ip_vs.h), or 0.
         operation: What was asked.
         text: The kernel's words.
         names: Scheduler and persistence engine of the service, if it was about one.
     """
-    of_destination, of_service = command in {5, 6, 7}, command in {1, 2}
+    of_destination, of_service, of_daemon = command in {5, 6, 7}, command in {1, 2}, command in {9, 10}
     if errno in {EPERM, EACCES}:
         return NotPermitted(errno, operation, text, "run as root, or give the process CAP_NET_ADMIN")
     if errno == ENOENT and of_service:
         modules = [f"ip_vs_{name}" if at == 0 else f"ip_vs_pe_{name}" for at, name in enumerate(names)]
         hint = f"the kernel has no {' or no '.join(names)}, nor could load it: modprobe {' '.join(modules)}"
         return NoSuchScheduler(errno, operation, text, hint)
-    if errno == EEXIST:
+    if errno == EEXIST and not of_daemon:
         return (DestinationExists if of_destination else ServiceExists)(errno, operation, text)
     if errno == ENOENT and of_destination:
         return NoSuchDestination(errno, operation, text)
-    if errno == ESRCH:
+    if errno == ESRCH and not of_daemon:
         return NoSuchService(errno, operation, text, "there is no such service")
     hints = {
         ENODATA: "the kernel's answer was lost, so it may have been done",
         ECANCELED: "not tried, after an earlier failure",
+        EEXIST: "one of this role runs already",
+        ESRCH: "none of this role runs",
     }
     hint = _BAD_DESTINATION if errno == EINVAL and of_destination else hints.get(errno, "")
     return KernelError(errno, operation, text, hint)

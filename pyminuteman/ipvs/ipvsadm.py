@@ -24,6 +24,7 @@ Row = TypeVar("Row")
 
 _LETTERS: Final = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 _FORWARDS: Final = {ForwardingMethod.MASQUERADE: " -m", ForwardingMethod.TUNNEL: " -i"}  # "-g" for all others, as ipvsadm does
+_TUNNELS: Final = {TunnelType.IPIP: "ipip", TunnelType.GUE: "gue", TunnelType.GRE: "gre"}
 _CHECKSUMS: Final = {TunnelFlags.NONE: "nocsum", TunnelFlags.CHECKSUM: "csum", TunnelFlags.REMOTE_CHECKSUM: "remcsum"}
 
 
@@ -37,20 +38,17 @@ def scheduler_flags(service: Service) -> str:
 
 
 def format_key(key: ServiceKey) -> str:
-    """``-t 10.0.0.1:80``, ``-f 7``."""
+    """``-t 10.0.0.1:80``, ``-f 7``, ``-f 8 -6``."""
     if key.mark:
-        return f"-f {_signed(key.mark)}"
+        return f"-f {_signed(key.mark)}" + (" -6" if key.family == IPV6 else "")
     letter = _LETTERS.get(key.protocol, f"--protocol-{key.protocol}") if key.protocol is not None else "-t"
     return f"{letter} {format_endpoint(key.address, key.port)}"
 
 
 def format_service(service: Service, verb: str = "-A") -> str:
     """``-A -t 10.0.0.1:80 -s wlc -p 300``: one line, without its end."""
-    key, persistence = service.key, service.persistence
-    parts = [verb, format_key(key)]
-    if key.mark and key.family == IPV6:
-        parts.append("-6")
-    parts.append(f"-s {service.scheduler}")
+    persistence = service.persistence
+    parts = [verb, format_key(service.key), f"-s {service.scheduler}"]
     if persistence:
         parts.append(f"-p {persistence.timeout_seconds}")
         if persistence.netmask:
@@ -69,7 +67,7 @@ def format_destination(key: ServiceKey, destination: Destination, verb: str = "-
     line = f"{verb} {format_key(key)} -r {destination}{_FORWARDS.get(destination.forward, ' -g')} -w {destination.weight}"
     if destination.tunnel:
         tunnel = destination.tunnel
-        line += f" --tun-type {TunnelType(tunnel.type).name.lower()}"
+        line += f" --tun-type {_TUNNELS.get(tunnel.type, tunnel.type)}"
         if tunnel.type == TunnelType.GUE:
             line += f" --tun-port {tunnel.port}"
         if tunnel.type != TunnelType.IPIP:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 from socket import getservbyname
-from typing import Final
+from typing import Final, NoReturn
 
 from pyminuteman.addresses import IPV4, IPV6, parse_endpoint
 from pyminuteman.errors import ConfigurationError
@@ -34,7 +34,7 @@ _LONG: Final = {
     "netmask": "=",
     "pe": "=",
     "ops": "",
-    "sched-flags": "=",
+    "sched-flags": "?",  # ipvsadm prints an empty one for flags it has no name for
     "ipv6": "",
     "real-server": "=",
     "gatewaying": "",
@@ -96,6 +96,9 @@ _FLAGS: Final = {
     "mh-port": ServiceFlags.MH_PORT,
 }
 
+_QUOTING: Final = frozenset("\"'\\#")
+"""Characters that mean something to :mod:`shlex`."""
+
 PortByName = Callable[[str, str], int]
 
 
@@ -116,7 +119,7 @@ def parse_table(
     table: dict[ServiceKey, dict[bytes, Destination]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            words = shlex.split(line, comments=True)
+            words = _words(line)
             if not words:
                 continue
             options = _options(words[1:] if words[0] == "ipvsadm" else words)
@@ -138,47 +141,28 @@ def parse_table(
     return {service: list(table[key].values()) for key, service in services.items()}
 
 
-def _refuse(reason: str) -> None:
+def _words(line: str) -> list[str]:
+    """As a shell would split it. Lines without quotes and comments, which is what ipvsadm writes, take a short cut."""
+    if line.isascii() and _QUOTING.isdisjoint(line):
+        return line.split()
+    return shlex.split(line, comments=True)
+
+
+def _refuse(reason: str) -> NoReturn:
     raise ValueError(reason)
 
 
 def _options(words: list[str]) -> dict[str, str]:
     """Options to their values; exactly one of ``add-service`` and ``add-server`` is among them."""
     options: dict[str, str] = {}
-    rest = list(reversed(words))
-
-    def take(name: str, attached: str | None) -> None:
-        wants = _LONG[name]
-        if name in options:
-            _refuse(f"--{name} is given twice")
-        if attached is None and wants == "=":
-            if not rest:
-                _refuse(f"--{name} needs a value")
-            attached = rest.pop()
-        elif attached is None and wants == "?" and rest and not rest[-1].startswith("-"):
-            attached = rest.pop()
-        elif attached is not None and not wants:
-            _refuse(f"--{name} takes no value")
-        options[name] = attached or ""
-
+    rest = words[::-1]
     while rest:
         word = rest.pop()
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            if name not in _LONG:
-                _refuse(f"{word}: a rules file has only -A and -a and what goes with them")
-            take(name, value if equals else None)
+            _take(options, word, name, value if equals else None, rest)
         elif word.startswith("-") and len(word) > 1:
-            letters = word[1:]
-            while letters:
-                name = _SHORT.get(letters[0], "")
-                if not name:
-                    _refuse(f"-{letters[0]}: a rules file has only -A and -a and what goes with them")
-                letters = letters[1:]
-                if _LONG[name] and letters:
-                    take(name, letters.removeprefix("="))
-                    break
-                take(name, None)
+            _take_letters(options, word[1:], rest)
         else:
             _refuse(f"{word!r} belongs to no option")
     if ("add-service" in options) == ("add-server" in options):
@@ -187,6 +171,32 @@ def _options(words: list[str]) -> dict[str, str]:
     for name in sorted(foreign & options.keys()):
         _refuse(f"--{name} does not go with {'-A' if 'add-service' in options else '-a'}")
     return options
+
+
+def _take_letters(options: dict[str, str], letters: str, rest: list[str]) -> None:
+    """Short options in one word, ``-mw7``: the first that takes a value has the remainder for it, or the next word."""
+    for at, letter in enumerate(letters, 1):
+        name, remainder = _SHORT.get(letter, ""), letters[at:]
+        if name and _LONG[name] and remainder:
+            _take(options, f"-{letter}", name, remainder.removeprefix("="), rest)
+            return
+        _take(options, f"-{letter}", name, None, rest)
+
+
+def _take(options: dict[str, str], word: str, name: str, value: str | None, rest: list[str]) -> None:
+    """Note one option. ``rest`` holds the words not yet read, the next one last."""
+    if name not in _LONG:
+        _refuse(f"{word}: a rules file has only -A and -a and what goes with them")
+    if name in options:
+        _refuse(f"--{name} is given twice")
+    wants = _LONG[name]
+    if value is not None and not wants:
+        _refuse(f"--{name} takes no value")
+    if value is None and wants == "=" and not rest:
+        _refuse(f"--{name} needs a value")
+    if value is None and rest and (wants == "=" or (wants == "?" and not rest[-1].startswith("-"))):
+        value = rest.pop()
+    options[name] = value or ""
 
 
 def _number(options: dict[str, str], name: str, default: int) -> int:

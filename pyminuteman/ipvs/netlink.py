@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from errno import EBADMSG, EBUSY, ECONNRESET, EINTR, ENOBUFS, ENODATA, EPROTONOSUPPORT, ETIMEDOUT
+from errno import EBADMSG, EBUSY, ECONNRESET, EINTR, EMSGSIZE, ENOBUFS, ENODATA, ENOMEM, EPROTONOSUPPORT, ETIMEDOUT
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -21,8 +21,9 @@ from pyminuteman.ipvs.statistics import DestinationStatistics, ServiceStatistics
 __all__ = ["NetlinkBackend"]
 
 _SERVICE_SIZE: Final = records.SERVICE_SIZE + records.SERVICE_COUNT.size
-_SPOILT: Final = {ETIMEDOUT, ENOBUFS, EBADMSG, EBUSY, ECONNRESET, EINTR, ENODATA}
+_SPOILT: Final = {ETIMEDOUT, ENOBUFS, EBADMSG, EBUSY, ECONNRESET, EINTR, EMSGSIZE, ENODATA, ENOMEM}
 """After these a socket may still have answers under way: it is opened anew for the next call."""
+_NEW_DAEMON, _DEL_DAEMON = 9, 10  # IPVS_CMD_*
 _CONNECTIONS: Final = "/proc/thread-self/net/ip_vs_conn"
 
 
@@ -118,7 +119,7 @@ class NetlinkBackend:
             self._lib.pmm_close(self._socket)
             self._socket = None
 
-    def _check(self, result: int, operation: str) -> int:
+    def _check(self, result: int, operation: str, command: int = 0) -> int:
         """Turn a negative errno into its exception."""
         if result >= 0:
             return result
@@ -128,7 +129,7 @@ class NetlinkBackend:
         if -result == EINTR:
             msg = f"{operation}: the table changed during every one of our reads"
             raise SnapshotUnstable(msg)
-        raise kernel_error(-result, 0, operation, text)
+        raise kernel_error(-result, command, operation, text)
 
     def _text(self, at: int) -> str:
         raw: bytes = self._ffi.string(self._lib.pmm_text(self._socket, at))
@@ -286,17 +287,19 @@ class NetlinkBackend:
             record.group_family, group = parse_address(daemon.group)
             self._ffi.memmove(record.group, group, len(group))
         operation = f"start the {daemon.role.name.lower()} synchronisation daemon on {daemon.interface}"
-        self._check(self._lib.pmm_start_daemon(self._open(), record), operation)
+        self._check(self._lib.pmm_start_daemon(self._open(), record), operation, _NEW_DAEMON)
 
     def stop_sync_daemon(self, role: SyncRole) -> None:
         """See :meth:`TableBackend.stop_sync_daemon`."""
         record = self._ffi.new("struct pmm_daemon *")
         record.state = role
         operation = f"stop the {SyncRole(role).name.lower()} synchronisation daemon"
-        self._check(self._lib.pmm_stop_daemon(self._open(), record), operation)
+        self._check(self._lib.pmm_stop_daemon(self._open(), record), operation, _DEL_DAEMON)
 
     def connection_lines(self) -> Iterable[str]:
         """See :meth:`TableBackend.connection_lines`."""
+        if self._opener is _closed:
+            _closed(None, None, None)
         fd = self._lib.pmm_open_file(self._netns_fd, _CONNECTIONS.encode())
         if fd < 0:
             raise kernel_error(-fd, 0, f"read {_CONNECTIONS}")

@@ -18,7 +18,6 @@ from pyminuteman.ipvs.records import (
     DESTINATION_KEY_SIZE,
     DESTINATION_SIZE,
     Entry,
-    destination_keys,
     destination_rows,
 )
 from pyminuteman.ipvs.service import Service, ServiceKey
@@ -140,11 +139,13 @@ def pack_service(service: Service, destinations: Collection[Destination]) -> Ent
     _check_service(service)
     try:
         rows = sorted([destination.packed for destination in destinations])
+        flat = b"".join(rows)
     except (AttributeError, TypeError):
+        rows, flat = [], b"?"
+    if len(flat) != len(rows) * DESTINATION_SIZE:
         msg = f"{service.key}: expected a collection of Destination, not {destinations!r:.80}"
-        raise InvalidDestinationError(msg) from None
-    flat = b"".join(rows)
-    if len(set(destination_keys(flat))) != len(rows):
+        raise InvalidDestinationError(msg)
+    if len({row[:DESTINATION_KEY_SIZE] for row in rows}) != len(rows):
         twice = next(a for a, b in pairwise(rows) if a[:DESTINATION_KEY_SIZE] == b[:DESTINATION_KEY_SIZE])
         msg = f"{service.key}: destination {Destination.from_packed(twice)} is there twice"
         raise InvalidDestinationError(msg)

@@ -348,20 +348,24 @@ class IPVSTable:
         if isinstance(desired, Snapshot):
             check_scope(desired.entries, self.scope)
             return desired
+        before, in_scope = self._packed, self.scope.__contains__
         entries: dict[bytes, records.Entry] = {}
         packed: dict[bytes, tuple[object, records.Entry]] = {}
         for service, destinations in desired.items():
-            known = self._packed.get(service.packed) if isinstance(service, Service) else None
-            if known is None or known[0] is not destinations:
-                entry = pack_service(service, destinations)
-                check_scope([service.key.packed], self.scope)
-                known = (destinations, entry)
-            if service.key.packed in entries:
+            known = before.get(service.packed) if isinstance(service, Service) else None
+            if known is not None and known[0] is destinations:
+                packed[service.packed] = known
+            else:
+                known = (destinations, pack_service(service, destinations))
+                if not in_scope(service.key):
+                    check_scope([service.key.packed], self.scope)
+                if isinstance(destinations, tuple | frozenset):
+                    packed[service.packed] = known
+            key = service.key.packed
+            if key in entries:
                 msg = f"{service.key} is described twice, with different settings"
                 raise InvalidServiceError(msg)
-            entries[service.key.packed] = known[1]
-            if isinstance(destinations, tuple | frozenset):
-                packed[service.packed] = known
+            entries[key] = known[1]
         self._packed = packed
         return Snapshot(entries)
 
@@ -380,12 +384,20 @@ class IPVSTable:
         return _Step(plan, changed, target, waiting)
 
     def _counts(self, key: ServiceKey) -> dict[bytes, int]:
+        """Connections to each destination of a service that have yet to end, for :class:`Drain`."""
         try:
-            statistics = self._backend.statistics(key)
+            found = self._backend.statistics(key)[key].destinations
         except NoSuchService:
             return {}
-        found = statistics[key].destinations
-        return {row.key: one.connections.active + one.connections.inactive for row, one in found.items()}
+        counts = {row.key: one.connections.active + one.connections.inactive for row, one in found.items()}
+        # The kernel counts a connection as inactive for two minutes after it ended. Which of them have is only in its list of
+        # connections, which is long: so that is read when nothing else holds a destination back.
+        idle = [row for row, one in found.items() if row.weight == 0 and one.connections.inactive and not one.connections.active]
+        if idle:
+            open_now = [one for one in parse_connections(self._backend.connection_lines()) if not one.has_ended]
+            for row in idle:
+                counts[row.key] = sum(1 for one in open_now if one.concerns(key, row))
+        return counts
 
     def _apply(
         self,

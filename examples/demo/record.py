@@ -1,0 +1,84 @@
+"""What became of the requests. Pure: numbers in, numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+class Request(NamedTuple):
+    """One request, as the client saw it."""
+
+    started: float
+    seconds: float
+    service: str
+    backend: str
+    """Who answered; empty if nobody did."""
+    error: str
+    """What went wrong; empty if nothing did."""
+
+
+@dataclass
+class Record:
+    """All requests that ended, in the order in which they did."""
+
+    requests: list[Request] = field(default_factory=list)
+    failures: list[Request] = field(default_factory=list)
+    answered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By service and backend."""
+    recent: deque[Request] = field(default_factory=lambda: deque(maxlen=400))
+
+    def add(self, rows: Iterable[Sequence[float | str]]) -> None:
+        """Take rows as the client sends them."""
+        for row in rows:
+            request = Request(*row)  # type: ignore[arg-type]
+            self.requests.append(request)
+            self.recent.append(request)
+            if request.error:
+                self.failures.append(request)
+            else:
+                self.answered[request.service, request.backend] += 1
+
+    def since(self, start: float, end: float = math.inf) -> list[Request]:
+        """The requests that started in a span of time."""
+        return [request for request in self.requests if start <= request.started < end]
+
+
+def shares(requests: Iterable[Request], service: str) -> dict[str, float]:
+    """The part of a service's answers that each backend gave, by name. Empty if there was none."""
+    counts = Counter(request.backend for request in requests if request.service == service and not request.error)
+    return {name: counts[name] / counts.total() for name in sorted(counts)}
+
+
+def expected_shares(weights: Mapping[str, int]) -> dict[str, float]:
+    """The parts that weights stand for; backends of weight 0 get none."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items() if weight}
+
+
+def worst_deviation(seen: Mapping[str, float], expected: Mapping[str, float]) -> float:
+    """The largest difference between two sets of shares."""
+    return max((abs(seen.get(name, 0.0) - expected.get(name, 0.0)) for name in seen.keys() | expected.keys()), default=0.0)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile; 0 of nothing."""
+    if not values:
+        return 0.0
+    return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
+
+
+def sparkline(values: Iterable[float], top: float) -> str:
+    """One block a value, the highest standing for ``top`` and more."""
+    last = len(BLOCKS) - 1
+    return "".join(BLOCKS[min(round(value / top * last), last) if top > 0 else 0] for value in values)
+
+
+def percentages(parts: Mapping[str, float]) -> str:
+    """``web1 50 %, web2 50 %``."""
+    return ", ".join(f"{name} {part:.0%}".replace("%", " %") for name, part in parts.items())
