@@ -1,0 +1,1 @@
+"""Fuzzing the decoder: the harness, how it is built, and the seeds."""

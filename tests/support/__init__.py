@@ -1,0 +1,1 @@
+"""What tests share: a kernel's end of the socket, strategies, checks for tools."""
