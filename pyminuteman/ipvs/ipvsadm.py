@@ -89,11 +89,11 @@ def format_table(table: Desired, *, thresholds: bool = False) -> str:
     services: Iterable[Service] = table
     if isinstance(table, Snapshot):
         services = [Service.from_packed(service) for service, _ in table.entries.values()]
-    for service in _merge_sort(list(services), _service_order):
+    for service in _sort(list(services), _service_order, _service_numbers):
         lines.append(format_service(service))
         lines += [
             format_destination(service.key, destination, thresholds=thresholds)
-            for destination in _merge_sort(list(table[service]), _destination_order)
+            for destination in _sort(list(table[service]), _destination_order, _destination_numbers)
         ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -129,6 +129,25 @@ def _service_order(one: Service, other: Service) -> int:
 
 def _destination_order(one: Destination, other: Destination) -> int:
     return _address_order(one.family, one.packed[2:18], other.packed[2:18]) or one.port - other.port
+
+
+def _service_numbers(service: Service) -> tuple[int, ...]:
+    key = service.key
+    return (key.mark, key.family, key.protocol or 0, *_words(key.packed[4:20]), key.port)
+
+
+def _destination_numbers(destination: Destination) -> tuple[int, ...]:
+    return (destination.family, *_words(destination.packed[2:18]), destination.port)
+
+
+def _sort(rows: list[Row], order: Callable[[Row, Row], int], numbers: Callable[[Row], tuple[int, ...]]) -> list[Row]:
+    """Sort by ``order``: by the numbers that it compares, where no difference of theirs is so large that it wraps."""
+    keys = list(map(numbers, rows))
+    columns = list(zip(*keys, strict=True))
+    one_family = len({key[0] for key in keys}) <= 1 or order is _service_order
+    if one_family and all(max(column) - min(column) < 1 << 31 for column in columns):
+        return [rows[at] for at in sorted(range(len(rows)), key=keys.__getitem__)]
+    return _merge_sort(rows, order)
 
 
 def _merge_sort(rows: list[Row], order: Callable[[Row, Row], int]) -> list[Row]:

@@ -347,17 +347,17 @@ def test_a_dump_that_is_interrupted_five_times_is_unstable(make: Make) -> None:
 
 
 def test_an_answer_that_never_comes_is_a_timeout_and_the_next_call_has_a_new_socket(make: Make) -> None:
-    puppet, backend = make(timeout_seconds=0.05, misbehave=only(GET_SERVICE, lambda *_: []))
+    puppet, backend = make(timeout_seconds=0.2, misbehave=only(GET_SERVICE, lambda *_: []))
     began = time.perf_counter()
     fails(backend, ETIMEDOUT)
-    assert 0.03 < time.perf_counter() - began < 2
+    assert 0.1 < time.perf_counter() - began < 2
     puppet.misbehave = None
     assert backend.read() == Snapshot.of(TABLE)
     assert (puppet.opened, backend.system_calls > 4) == (2, True)
 
 
 def test_an_acknowledgement_that_never_comes_leaves_the_outcome_unknown(make: Make) -> None:
-    puppet, backend = make(filled=False, timeout_seconds=0.05, misbehave=lambda *_: [])
+    puppet, backend = make(filled=False, timeout_seconds=0.2, misbehave=lambda *_: [])
     plan = Plan.of([AddService(WEB), AddService(WEB), AddDestination(WEB, ROWS[0])])
     assert backend.execute(plan) == {0: (ENODATA, ""), 1: (ENODATA, ""), 2: (ENODATA, "")}
     assert puppet.fake.read() == Snapshot.of({WEB: [ROWS[0]]})
@@ -366,16 +366,17 @@ def test_an_acknowledgement_that_never_comes_leaves_the_outcome_unknown(make: Ma
 
 
 def test_what_was_answered_before_the_silence_is_known(make: Make) -> None:
-    puppet, backend = make(filled=False, timeout_seconds=0.05)
+    puppet, backend = make(filled=False, timeout_seconds=0.2)
     puppet.misbehave = lambda request, answer: [] if request.flags & netlink.F_ACK else answer
     assert backend.execute(Plan.of([AddService(WEB)] * 3)) == {0: (ENODATA, ""), 1: (EEXIST, ""), 2: (ENODATA, "")}
 
 
 def test_after_a_silence_the_rest_of_a_long_plan_is_not_tried(make: Make) -> None:
-    puppet, backend = make(filled=False, timeout_seconds=0.05, misbehave=lambda *_: [])
+    puppet, backend = make(filled=False, timeout_seconds=0.2, misbehave=lambda *_: [])
     rows = [AddDestination(WEB, Destination(f"10.1.{n // 250}.{n % 250 + 1}", 80)) for n in range(1000)]
     errors = [errno for errno, _ in backend.execute(Plan.of([AddService(WEB), *rows])).values()]
     known = errors.index(ECANCELED)
+    puppet.close()  # when it has done what it got
     assert errors == [ENODATA] * known + [ECANCELED] * (1001 - known)
     assert puppet.fake.operations == known
 

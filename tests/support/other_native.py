@@ -8,6 +8,7 @@ import sys
 
 NAME = "pyminuteman.ipvs._native"
 
+assert NAME not in sys.modules, "loaded before this plugin"
 if path := os.environ.get("PMM_NATIVE_MODULE"):
     spec = importlib.util.spec_from_file_location(NAME, path)
     assert spec is not None

@@ -1,0 +1,55 @@
+"""The command ``minuteman``: a table of verb groups, each loaded when it is called for.
+
+Importing this needs neither click nor rich; they come with the extra ``cli``, and :func:`main` says so when they are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Final
+
+__all__ = ["GROUPS", "main", "version_text"]
+
+GROUPS: Final = {
+    "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
+}
+"""Name of a group to the module that has it (as ``group``), and its line of help, which is shown without loading it."""
+
+
+def version_text() -> str:
+    """``minuteman 1.2.3``, as installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and only here
+
+    try:
+        return f"minuteman {version('pyminuteman')}"
+    except PackageNotFoundError:
+        return "minuteman (not installed)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; ``--help`` tells what it can.
+
+    Args:
+        arguments: Those after the program's name; None for the process's own.
+
+    Returns:
+        The exit code (:mod:`pyminuteman.cli.exit_codes`).
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us: also, no socket of ours shall be number 1
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
+    missing = [name for name in ("click", "rich") if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"minuteman: the command line needs {' and '.join(missing)}: pip install 'pyminuteman[cli]'\n")
+        return 1
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        sys.stdout.write(f"{version_text()}\n")  # shells ask for it at every prompt: click would double the time
+        return 0
+    from pyminuteman.cli.root import root  # noqa: PLC0415 - needs click
+
+    code = root.main(words, prog_name="minuteman", standalone_mode=False)
+    return code if isinstance(code, int) else 0
