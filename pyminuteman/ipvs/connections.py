@@ -47,7 +47,10 @@ class Connection:
         """Whether it goes to this destination by way of this service; of a firewall mark, by way of any."""
         if self.client_port == 0 or (self.destination, self.destination_port) != (destination.address, destination.port):
             return False
-        return key.mark > 0 or (self.virtual == key.address and key.port in {0, self.virtual_port})
+        protocol = key.protocol.name if key.protocol else ""
+        return key.mark > 0 or (
+            self.protocol == protocol and self.virtual == key.address and key.port in {0, self.virtual_port}
+        )
 
     def __str__(self) -> str:
         """``TCP 10.0.0.9:4711 > 11.0.0.1:80 > 10.0.0.5:8080 ESTABLISHED 900``."""

@@ -200,7 +200,7 @@ def _take(options: dict[str, str], word: str, name: str, value: str | None, rest
 
 
 def _number(options: dict[str, str], name: str, default: int) -> int:
-    value = options.get(name) or str(default)
+    value = options.get(name, str(default))
     if not (value.isascii() and value.isdigit()):
         _refuse(f"--{name} {value!r} is not a number")
     return int(value)
@@ -242,7 +242,9 @@ def _key(options: dict[str, str], port_by_name: PortByName) -> ServiceKey:
 def _service(key: ServiceKey, options: dict[str, str]) -> Service:
     persistence = None
     if "persistent" in options:
-        persistence = Persistence(_number(options, "persistent", 360), _netmask(key, options.get("netmask", "")))
+        persistence = Persistence(
+            _number(options, "persistent", 0) if options["persistent"] else 360, _netmask(key, options.get("netmask", ""))
+        )
     flags = ServiceFlags.ONE_PACKET if "ops" in options else ServiceFlags.NONE
     for name in filter(None, options.get("sched-flags", "").split(",")):
         if name not in _FLAGS:

@@ -12,7 +12,7 @@ from pyminuteman.addresses import IPV4, format_address, parse_address
 from pyminuteman.ipvs import records
 from pyminuteman.ipvs.control import KernelInformation, SyncDaemon, SyncRole, Timeouts
 from pyminuteman.ipvs.destination import Destination
-from pyminuteman.ipvs.errors import IPVSUnavailableError, SnapshotUnstable, kernel_error
+from pyminuteman.ipvs.errors import IPVSUnavailableError, KernelError, SnapshotUnstable, kernel_error
 from pyminuteman.ipvs.plan import Plan
 from pyminuteman.ipvs.service import Service, ServiceKey
 from pyminuteman.ipvs.snapshot import Features, Snapshot
@@ -294,7 +294,12 @@ class NetlinkBackend:
         record = self._ffi.new("struct pmm_daemon *")
         record.state = role
         operation = f"stop the {SyncRole(role).name.lower()} synchronisation daemon"
-        self._check(self._lib.pmm_stop_daemon(self._open(), record), operation, _DEL_DAEMON)
+        try:
+            self._check(self._lib.pmm_stop_daemon(self._open(), record), operation, _DEL_DAEMON)
+        except KernelError as error:
+            # One that is stopped before its thread has run ends with EINTR, which netlink does not acknowledge.
+            if error.errno != ETIMEDOUT or any(daemon.role == role for daemon in self.sync_daemons()):
+                raise
 
     def connection_lines(self) -> Iterable[str]:
         """See :meth:`TableBackend.connection_lines`."""

@@ -15,7 +15,10 @@ __all__ = ["Connections", "Counters", "DestinationStatistics", "Rates", "Service
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Totals since the row was added, or zeroed. 64 bits, where the kernel has them (Features.STATS64)."""
+    """Totals since the row was added, or zeroed. 64 bits, where the kernel has them (Features.STATS64).
+
+    The kernel adds them up every two seconds, so they lag by that much.
+    """
 
     connections: int = 0
     in_packets: int = 0

@@ -250,18 +250,23 @@ class IPVSTable:
             raise ValueError(msg)
         with self._alone() as backend:
             wanted = self._pack(desired)
+            report = ApplyReport(Plan(), 0.0)
             for attempt in range(1, attempts + 1):
                 trusted = self._mirror if not audit and attempt == 1 else None
                 current = trusted if trusted is not None else self._read(backend)
                 step = self._plan(backend, current, wanted)
+                if report.settled and not report.errors and not step.plan:
+                    # What was settled with the other writer is seen to be all there was.
+                    return replace(report, draining=step.waiting, attempts=attempt)
                 report = self._apply(backend, step.plan, progress=progress)
                 report = replace(report, draining=step.waiting, attempts=attempt)
-                if not report.errors:
-                    if not report.settled:
-                        self._mirror = step.amend(current)
+                if not report.errors and not report.settled:
+                    self._mirror = step.amend(current)
                     return report
                 if not all(_is_race(report.plan, at, errno) for at, (errno, _) in report.errors.items()):
                     raise ApplyError(report)
+            if not report.errors:
+                return report
             raise NotConverged(attempts, select(report.plan, sorted(report.errors)), report)
 
     def flush(self) -> ApplyReport:
@@ -328,7 +333,8 @@ class IPVSTable:
             running = next((other for other in backend.sync_daemons() if other.role == daemon.role), daemon)
         for name in ("payload_bytes", "group", "port", "ttl"):
             wanted, got = getattr(daemon, name), getattr(running, name)
-            if wanted and wanted != got:
+            # A payload that is too small or large is brought within its bounds; no other setting is changed by who knows it.
+            if wanted and (not got or (got != wanted and name != "payload_bytes")):
                 msg = f"this kernel started the daemon with {name} {got or 'its default'} in place of {wanted}"
                 raise Unsupported(msg)
 
@@ -392,7 +398,9 @@ class IPVSTable:
         counts = {row.key: one.connections.active + one.connections.inactive for row, one in found.items()}
         # The kernel counts a connection as inactive for two minutes after it ended. Which of them have is only in its list of
         # connections, which is long: so that is read when nothing else holds a destination back.
-        idle = [row for row, one in found.items() if row.weight == 0 and one.connections.inactive and not one.connections.active]
+        idle = [
+            row for row, one in found.items() if row.weight == 0 and one.connections.inactive and not one.connections.active
+        ]
         if idle:
             open_now = [one for one in parse_connections(self._backend.connection_lines()) if not one.has_ended]
             for row in idle:

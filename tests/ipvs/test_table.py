@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from errno import ECANCELED, EEXIST, EINVAL, ENODATA, ENOENT, EPERM, ESRCH
 
 import pytest
@@ -152,15 +153,22 @@ def test_a_service_that_somebody_else_added_meanwhile_is_edited(table: IPVSTable
     other = Service.tcp("11.0.0.1", 80, scheduler="rr")
     fake.before_execute.append(lambda: fake.execute(Plan.of([AddService(other), AddDestination(other, C)])))
     table.converge({WEB: [A]})
-    table.converge({WEB: [A]})
     assert ours(fake) == Snapshot.of({WEB: [A]})
+
+
+def test_with_no_attempt_left_what_was_settled_is_not_looked_at_again(table: IPVSTable, fake: FakeKernel) -> None:
+    table.converge({WEB: [A]})
+    fake.before_execute.append(lambda: fake.execute(Plan.of([AddDestination(WEB, replace(B, weight=9))])))
+    report = table.converge({WEB: [A, B]}, attempts=1)
+    assert (report.errors, report.settled, report.attempts) == ({}, {0}, 1)
+    assert ours(fake) == Snapshot.of({WEB: [A, B]})
 
 
 def test_what_somebody_else_removed_meanwhile_is_gone_all_the_same(table: IPVSTable, fake: FakeKernel) -> None:
     table.converge({WEB: [A, B], DNS: [C]})
     fake.before_execute.append(lambda: fake.execute(Plan.of([RemoveDestination(WEB, B), RemoveService(DNS)])))
     report = table.converge({WEB: [A]})
-    assert (report.errors, report.settled, report.attempts) == ({}, {0, 1}, 1)
+    assert (report.errors, report.settled, report.attempts) == ({}, {0, 1}, 2)  # it looked again
     assert ours(fake) == Snapshot.of({WEB: [A]})
 
 
@@ -395,6 +403,9 @@ def test_synchronisation_daemons_are_started_and_stopped(table: IPVSTable, fake:
     fake.start_sync_daemon = lambda daemon: start(SyncDaemon(daemon.role, daemon.interface))  # type: ignore[method-assign]
     with pytest.raises(Unsupported, match="this kernel started the daemon with port 8848 in place of 9000"):
         table.start_sync_daemon(SyncDaemon(SyncRole.MASTER, "eth0", port=9000))
+    table.stop_sync_daemon(SyncRole.MASTER)
+    fake.start_sync_daemon = start  # type: ignore[method-assign]
+    table.start_sync_daemon(SyncDaemon(SyncRole.BACKUP, "eth0", payload_bytes=500))  # too small, so it becomes 1024
 
 
 def test_closing_a_table_closes_its_backend(fake: FakeKernel) -> None:
