@@ -66,7 +66,8 @@ int pmm_request(struct pmm_socket *s, pmm_each *each, void *context)
 			}
 			return message.error ? message.error : interrupted ? -EINTR : 0;
 		}
-		/* A row that cannot be taken ends the reading, for the dump may be endless; the socket is then of no more use. */
+		/* A row that cannot be taken ends the reading, for the dump may be endless; the socket is then of no more use.
+		 */
 		if (message.attributes && each)
 			error = each(context, &message);
 		if (message.attributes && single)

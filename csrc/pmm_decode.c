@@ -170,9 +170,8 @@ static int decode_counters(const struct nlattr *wide, const struct nlattr *narro
 }
 
 static const uint8_t service_least[IPVS_SVC_ATTR_MAX + 1] = {
-	[IPVS_SVC_ATTR_AF] = 2,      [IPVS_SVC_ATTR_PROTOCOL] = 2,
-	[IPVS_SVC_ATTR_ADDR] = 4,    [IPVS_SVC_ATTR_PORT] = 2,
-	[IPVS_SVC_ATTR_FWMARK] = 4,  [IPVS_SVC_ATTR_FLAGS] = sizeof(struct ip_vs_flags),
+	[IPVS_SVC_ATTR_AF] = 2,      [IPVS_SVC_ATTR_PROTOCOL] = 2, [IPVS_SVC_ATTR_ADDR] = 4,
+	[IPVS_SVC_ATTR_PORT] = 2,    [IPVS_SVC_ATTR_FWMARK] = 4,   [IPVS_SVC_ATTR_FLAGS] = sizeof(struct ip_vs_flags),
 	[IPVS_SVC_ATTR_TIMEOUT] = 4, [IPVS_SVC_ATTR_NETMASK] = 4,
 };
 
@@ -227,18 +226,10 @@ int pmm_decode_service(const struct pmm_message *message, struct pmm_service *se
 }
 
 static const uint8_t destination_least[IPVS_DEST_ATTR_MAX + 1] = {
-	[IPVS_DEST_ATTR_ADDR] = 4,
-	[IPVS_DEST_ATTR_PORT] = 2,
-	[IPVS_DEST_ATTR_FWD_METHOD] = 4,
-	[IPVS_DEST_ATTR_WEIGHT] = 4,
-	[IPVS_DEST_ATTR_U_THRESH] = 4,
-	[IPVS_DEST_ATTR_L_THRESH] = 4,
-	[IPVS_DEST_ATTR_ACTIVE_CONNS] = 4,
-	[IPVS_DEST_ATTR_INACT_CONNS] = 4,
-	[IPVS_DEST_ATTR_PERSIST_CONNS] = 4,
-	[IPVS_DEST_ATTR_ADDR_FAMILY] = 2,
-	[IPVS_DEST_ATTR_TUN_TYPE] = 1,
-	[IPVS_DEST_ATTR_TUN_PORT] = 2,
+	[IPVS_DEST_ATTR_ADDR] = 4,         [IPVS_DEST_ATTR_PORT] = 2,        [IPVS_DEST_ATTR_FWD_METHOD] = 4,
+	[IPVS_DEST_ATTR_WEIGHT] = 4,       [IPVS_DEST_ATTR_U_THRESH] = 4,    [IPVS_DEST_ATTR_L_THRESH] = 4,
+	[IPVS_DEST_ATTR_ACTIVE_CONNS] = 4, [IPVS_DEST_ATTR_INACT_CONNS] = 4, [IPVS_DEST_ATTR_PERSIST_CONNS] = 4,
+	[IPVS_DEST_ATTR_ADDR_FAMILY] = 2,  [IPVS_DEST_ATTR_TUN_TYPE] = 1,    [IPVS_DEST_ATTR_TUN_PORT] = 2,
 	[IPVS_DEST_ATTR_TUN_FLAGS] = 2,
 };
 
@@ -292,14 +283,13 @@ int pmm_decode_config(const struct pmm_message *message, struct pmm_config *conf
 {
 	static const uint8_t least[IPVS_CMD_ATTR_MAX + 1] = {
 		[IPVS_INFO_ATTR_VERSION] = 4, /* 1 to 3 are nests in other answers, never in these */
-		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = 4,    [IPVS_CMD_ATTR_TIMEOUT_TCP] = 4,
+		[IPVS_INFO_ATTR_CONN_TAB_SIZE] = 4,  [IPVS_CMD_ATTR_TIMEOUT_TCP] = 4,
 		[IPVS_CMD_ATTR_TIMEOUT_TCP_FIN] = 4, [IPVS_CMD_ATTR_TIMEOUT_UDP] = 4,
 	};
 	struct nlattr *a[IPVS_CMD_ATTR_MAX + 1];
 	const struct genlmsghdr *header;
 
-	if (!message->attributes ||
-	    parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, least) < 0)
+	if (!message->attributes || parse(a, IPVS_CMD_ATTR_MAX, message->attributes, message->attributes_length, least) < 0)
 		return -EBADMSG;
 	header = nlmsg_data(message->header);
 	if (header->cmd == IPVS_CMD_SET_INFO) { /* what GET_INFO is answered with */
@@ -316,9 +306,8 @@ int pmm_decode_config(const struct pmm_message *message, struct pmm_config *conf
 int pmm_decode_daemon(const struct pmm_message *message, struct pmm_daemon *daemon)
 {
 	static const uint8_t least[IPVS_DAEMON_ATTR_MAX + 1] = {
-		[IPVS_DAEMON_ATTR_STATE] = 4,         [IPVS_DAEMON_ATTR_SYNC_ID] = 4,
-		[IPVS_DAEMON_ATTR_SYNC_MAXLEN] = 2,   [IPVS_DAEMON_ATTR_MCAST_GROUP] = 4,
-		[IPVS_DAEMON_ATTR_MCAST_GROUP6] = 16, [IPVS_DAEMON_ATTR_MCAST_PORT] = 2,
+		[IPVS_DAEMON_ATTR_STATE] = 4,       [IPVS_DAEMON_ATTR_SYNC_ID] = 4,       [IPVS_DAEMON_ATTR_SYNC_MAXLEN] = 2,
+		[IPVS_DAEMON_ATTR_MCAST_GROUP] = 4, [IPVS_DAEMON_ATTR_MCAST_GROUP6] = 16, [IPVS_DAEMON_ATTR_MCAST_PORT] = 2,
 		[IPVS_DAEMON_ATTR_MCAST_TTL] = 1,
 	};
 	struct nlattr *a[IPVS_DAEMON_ATTR_MAX + 1];

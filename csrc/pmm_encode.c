@@ -15,7 +15,8 @@ static void start(struct nl_msg *message, uint16_t family_id, uint32_t sequence,
 	struct nlmsghdr *header = nlmsg_hdr(message);
 	const struct genlmsghdr generic = { command, IPVS_GENL_VERSION, 0 };
 
-	*header = (struct nlmsghdr){ NLMSG_HDRLEN + sizeof(generic), family_id, (uint16_t)(NLM_F_REQUEST | flags), sequence, 0 };
+	*header =
+		(struct nlmsghdr){ NLMSG_HDRLEN + sizeof(generic), family_id, (uint16_t)(NLM_F_REQUEST | flags), sequence, 0 };
 	memcpy(header + 1, &generic, sizeof(generic));
 }
 
