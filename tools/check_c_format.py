@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 SOURCES = sorted(
-    path for folder in ("csrc", "pyminuteman", "tests", "benchmarks") for path in Path(folder).rglob("*.[ch]") if path.name != "_native.c"
+    path
+    for folder in ("csrc", "pyminuteman", "tests", "benchmarks")
+    for path in Path(folder).rglob("*.[ch]")
+    if path.name != "_native.c"
 )
 
 if __name__ == "__main__":
