@@ -63,6 +63,7 @@ class NetlinkBackend:
             msg = f"a timeout of {timeout_seconds!r} s is not positive"
             raise ValueError(msg)
         self._ffi, self._lib = _load()
+        self._allocate = self._ffi.new_allocator(should_clear_after_alloc=False)
         self._timeout_ms = max(1, int(timeout_seconds * 1000))
         self._opener = opener
         self._netns_fd = -1
@@ -176,7 +177,7 @@ class NetlinkBackend:
         have_services, have_rows = records.flatten([current.entries[key] for key in sorted(current.entries)])
         want_services, want_rows = records.flatten([wanted.entries[key] for key in sorted(wanted.entries)])
         most = (len(have_rows) + len(want_rows)) // records.DESTINATION_SIZE + len(current) + len(wanted)
-        out = self._ffi.new_allocator(should_clear_after_alloc=False)("struct pmm_operation[]", most)
+        out = self._allocate("struct pmm_operation[]", most)
         cast = self._ffi.from_buffer
         count = self._lib.pmm_diff(
             cast("struct pmm_service[]", have_services),
@@ -195,7 +196,7 @@ class NetlinkBackend:
         """See :meth:`TableBackend.execute`."""
         if not plan:
             return {}
-        outcomes = self._ffi.new_allocator(should_clear_after_alloc=False)("struct pmm_outcome[]", len(plan))
+        outcomes = self._allocate("struct pmm_outcome[]", len(plan))
         failed = self._lib.pmm_apply(
             self._open(),
             self._ffi.from_buffer("struct pmm_service[]", plan.services),

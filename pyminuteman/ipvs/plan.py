@@ -15,7 +15,7 @@ removed and added: the kernel keeps removed destinations on a list that every ad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Final, overload
@@ -343,7 +343,7 @@ def diff(current: Snapshot, desired: Desired, *, scope: Scope) -> Plan:
     return Plan.of([*add_services, *add, *edit_services, *raised, *lowered, *remove, *remove_services])
 
 
-def select(plan: Plan, keep: Iterator[int] | Sequence[int]) -> Plan:
+def select(plan: Plan, keep: Iterable[int]) -> Plan:
     """The operations at these places, as a plan of their own."""
     size = records.OPERATION_SIZE
     return Plan(plan.services, b"".join([plan.operations[at * size : at * size + size] for at in keep]))

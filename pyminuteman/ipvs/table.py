@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import ECANCELED, EEXIST, ENODATA, ENOENT, ESRCH
 from types import TracebackType
@@ -80,6 +79,25 @@ class _Step:
         return Snapshot(entries, current.features)
 
 
+class _Alone:
+    """Holds the table for one call. Not a generator: of a small plan's own Python that would be a third."""
+
+    __slots__ = ("_backend", "_lock")
+
+    def __init__(self, lock: threading.Lock, backend: TableBackend) -> None:
+        self._lock = lock
+        self._backend = backend
+
+    def __enter__(self) -> TableBackend:
+        if not self._lock.acquire(blocking=False):
+            msg = "another thread is using this IPVSTable; give each thread its own"
+            raise TableBusy(msg)
+        return self._backend
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+
 class IPVSTable:
     """The IPVS table of one network namespace, as far as ``scope`` makes it ours.
 
@@ -127,15 +145,8 @@ class IPVSTable:
         """Close the socket. The kernel's table stays as it is."""
         self._backend.close()
 
-    @contextmanager
-    def _alone(self) -> Iterator[TableBackend]:
-        if not self._lock.acquire(blocking=False):
-            msg = "another thread is using this IPVSTable; give each thread its own"
-            raise TableBusy(msg)
-        try:
-            yield self._backend
-        finally:
-            self._lock.release()
+    def _alone(self) -> _Alone:
+        return _Alone(self._lock, self._backend)
 
     # What is there
 
@@ -415,14 +426,15 @@ class IPVSTable:
         stop_on_error: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> ApplyReport:
-        began = self._clock()
         if not plan:
             return ApplyReport(plan, 0.0)
+        began = self._clock()
         self._mirror = None
         errors: dict[int, tuple[int, str]] = {}
         step = _PROGRESS_STEP if progress else len(plan)
         for start in range(0, len(plan), step):
-            part = select(plan, range(start, min(start + step, len(plan)))) if step < len(plan) else plan
+            size = records.OPERATION_SIZE
+            part = Plan(plan.services, plan.operations[start * size : (start + step) * size])
             failed = backend.execute(part, stop_on_error=stop_on_error)
             errors.update({start + at: failure for at, failure in failed.items()})
             if stop_on_error and failed:
