@@ -1,4 +1,4 @@
-"""The figures of a run as markdown: ``results/reconcile.md``, and with ``--save`` also that part of README.md.
+"""The figures of a run as markdown: ``results/reconcile.md``, and with ``--save`` also that part of the two README.md.
 
 Reads ``results/reconcile.json``, so that the words can change without measuring again.
 """
@@ -176,16 +176,40 @@ def diff(data: dict[str, Any]) -> str:
     return table(["diff of 100,000 destinations, native", "ms", "peak memory more, MiB", "instructions"], rows)
 
 
-def markdown(data: dict[str, Any]) -> str:
-    machine = data["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+def machine(data: dict[str, Any]) -> str:
+    about = data["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     where = "a user-mode-linux guest, one processor" if data["guest"] else "the host itself"
+    return (
+        f"Measured {about['date']} on {about['cpu']}, {about['cpus']} processors, Linux {about['host_release']}; IPVS of "
+        f"Linux {data['release']} in {where}, where a system call costs {data['system_call_us']:.1f} us. Python {about['python']}, "
+        f"{about['compiler']}; {versions}. {data['seconds_in_all'] / 60:.0f} minutes in all."
+    )
+
+
+def front_page(data: dict[str, Any]) -> str:
+    """What the project's own README shows: the ratio to the limit, and the estimate beside the peers."""
     parts = [
         (
-            f"Measured {machine['date']} on {machine['cpu']}, {machine['cpus']} processors, Linux {machine['host_release']}; IPVS of "
-            f"Linux {data['release']} in {where}, where a system call costs {data['system_call_us']:.1f} us. Python {machine['python']}, "
-            f"{machine['compiler']}; {versions}. {data['seconds_in_all'] / 60:.0f} minutes in all."
+            "**Times the limit**, a C program that sends the same messages and does nothing else: medians (least - most), ratio of the "
+            "medians, in brackets of the least. The limit of W3, W3n and W7 is a raw dump."
         ),
+        against_the_limit(data),
+    ]
+    if estimated(data):
+        parts += [
+            (
+                "**Beside the peers, estimated for a host without the guest** (the cost of everybody's messages and system calls on this "
+                "host's kernel, plus IPVS's own work from the guest; in brackets: times our `converge`; ipvsadm at least):"
+            ),
+            estimates(data),
+        ]
+    return "\n\n".join([*parts, machine(data)]) + "\n"
+
+
+def markdown(data: dict[str, Any]) -> str:
+    parts = [
+        machine(data),
         "### This library against the limit, in the guest" if data["guest"] else "### This library against the limit",
         against_the_limit(data),
         (
@@ -219,16 +243,17 @@ def markdown(data: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write the figures of the last run as markdown.")
-    parser.add_argument("--save", action="store_true", help="into results/reconcile.md and README.md, not to stdout")
+    parser.add_argument("--save", action="store_true", help="into results/reconcile.md and both README.md, not to stdout")
     options = parser.parse_args()
-    text = markdown(json.loads((HERE / "results" / "reconcile.json").read_text()))
+    data = json.loads((HERE / "results" / "reconcile.json").read_text())
+    text = markdown(data)
     if not options.save:
         print(text)
         return 0
     (HERE / "results" / "reconcile.md").write_text(text)
-    readme = HERE / "README.md"
-    marked = r"(?s)(<!-- figures: written by report.py -->\n).*?(<!-- end of figures -->)"
-    readme.write_text(re.sub(marked, lambda found: f"{found[1]}\n{text}\n{found[2]}", readme.read_text()))
+    marked = r"(?s)(<!-- figures: written by [a-z/]*report.py -->\n).*?(<!-- end of figures -->)"
+    for readme, figures in ((HERE / "README.md", text), (HERE.parent / "README.md", front_page(data))):
+        readme.write_text(re.sub(marked, lambda found, to=figures: f"{found[1]}\n{to}\n{found[2]}", readme.read_text()))
     return 0
 
 
