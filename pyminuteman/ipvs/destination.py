@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from functools import total_ordering
 from typing import Final, Self
 
 from pyminuteman.addresses import IPV4, IPV6, format_address, format_endpoint, parse_address
@@ -83,9 +82,8 @@ class Tunnel:
             raise InvalidDestinationError(str(error)) from None
 
 
-@total_ordering
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Destination:
+class Destination(records.Packed):
     """A real server behind a service. Two are equal when all of it is; the first 20 bytes of ``packed`` are its key.
 
     Raises:
@@ -182,18 +180,6 @@ class Destination:
     def key(self) -> bytes:
         """What the kernel tells destinations of one service apart by: family, address and port, packed."""
         return self.packed[: records.DESTINATION_KEY_SIZE]
-
-    def __eq__(self, other: object) -> bool:
-        """All of it, not only address and port."""
-        return self.packed == other.packed if isinstance(other, Destination) else NotImplemented
-
-    def __lt__(self, other: Destination) -> bool:
-        """By address and port first."""
-        return self.packed < other.packed if isinstance(other, Destination) else NotImplemented
-
-    def __hash__(self) -> int:
-        """Of the record."""
-        return hash(self.packed)
 
     def __str__(self) -> str:
         """``10.0.0.5:8080``."""

@@ -7,8 +7,9 @@ sort and compare as plain ``bytes``; that one property carries the snapshot, the
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import total_ordering
 from struct import Struct
-from typing import Final
+from typing import Final, Self
 
 __all__ = [
     "COUNTERS",
@@ -25,6 +26,7 @@ __all__ = [
     "SERVICE_SIZE",
     "Command",
     "Entry",
+    "Packed",
     "destination_keys",
     "destination_rows",
     "flatten",
@@ -51,6 +53,26 @@ NO_SERVICE: Final = 0xFFFFFFFF
 
 Entry = tuple[bytes, bytes]
 """One service as packed: its record (:data:`SERVICE`), and its destinations' records, sorted."""
+
+
+@total_ordering
+class Packed:
+    """Something that is known by its record: equal, ordered and hashed as those bytes are."""
+
+    __slots__ = ()
+    packed: bytes
+
+    def __eq__(self, other: object) -> bool:
+        """All of the record, not only its key."""
+        return self.packed == other.packed if isinstance(other, type(self)) else NotImplemented
+
+    def __lt__(self, other: Self) -> bool:
+        """By key first, in the order of ``ipvsadm``'s listing."""
+        return self.packed < other.packed if isinstance(other, type(self)) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Of the record."""
+        return hash(self.packed)
 
 
 class Command(IntEnum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from functools import total_ordering
 from typing import Final, Self
 
 from pyminuteman.addresses import IPV4, IPV6, format_address, format_endpoint, parse_address
@@ -56,9 +55,8 @@ def _check_name(what: str, name: str) -> bytes:
     return name.encode()
 
 
-@total_ordering
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ServiceKey:
+class ServiceKey(records.Packed):
     """What the kernel finds a virtual service by: protocol, address and port; or a firewall mark and a family.
 
     Build it with :meth:`tcp`, :meth:`udp`, :meth:`sctp` or :meth:`fwmark`. Orders as ``ipvsadm`` lists: IPv4 before IPv6,
@@ -136,18 +134,6 @@ class ServiceKey:
         object.__setattr__(self, "packed", bytes(packed[: records.SERVICE_KEY_SIZE]))
         return self
 
-    def __eq__(self, other: object) -> bool:
-        """Equal keys name the same service."""
-        return self.packed == other.packed if isinstance(other, ServiceKey) else NotImplemented
-
-    def __lt__(self, other: ServiceKey) -> bool:
-        """In the order of ``ipvsadm``'s listing."""
-        return self.packed < other.packed if isinstance(other, ServiceKey) else NotImplemented
-
-    def __hash__(self) -> int:
-        """Of the packed form."""
-        return hash(self.packed)
-
     def __str__(self) -> str:
         """``tcp 11.0.0.1:80``, ``fwmark 7``, ``fwmark 8 (ipv6)``."""
         if self.mark:
@@ -198,9 +184,8 @@ def _format_netmask(family: int, packed: bytes) -> str:
     return format_address(packed) if family == IPV4 else str(int.from_bytes(packed, "big"))
 
 
-@total_ordering
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Service:
+class Service(records.Packed):
     """A virtual service and its configuration. Two are equal when all of it is; the key alone is ``key``.
 
     Raises:
@@ -316,18 +301,6 @@ class Service:
         object.__setattr__(self, "persistence_engine", engine.rstrip(b"\0").decode("ascii", "backslashreplace"))
         object.__setattr__(self, "packed", bytes(packed[: records.SERVICE_SIZE]))
         return self
-
-    def __eq__(self, other: object) -> bool:
-        """All of it, not only the key."""
-        return self.packed == other.packed if isinstance(other, Service) else NotImplemented
-
-    def __lt__(self, other: Service) -> bool:
-        """By key first."""
-        return self.packed < other.packed if isinstance(other, Service) else NotImplemented
-
-    def __hash__(self) -> int:
-        """Of the record."""
-        return hash(self.packed)
 
     def __repr__(self) -> str:
         """Short."""
