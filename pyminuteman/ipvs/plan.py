@@ -194,6 +194,11 @@ class Plan(Sequence[Operation]):
         size = records.SERVICE_SIZE + records.SERVICE_COUNT.size
         return Service.from_packed(self.services[index * size : index * size + records.SERVICE_SIZE])
 
+    def part(self, start: int, stop: int) -> Plan:
+        """The operations of these places, as a plan of their own, without building them."""
+        size = records.OPERATION_SIZE
+        return Plan(self.services, self.operations[start * size : stop * size])
+
     def _operation(self, index: int) -> Operation:
         command, service, destination = records.OPERATION.unpack_from(self.operations, index * records.OPERATION_SIZE)
         if command in _OF_DESTINATIONS:

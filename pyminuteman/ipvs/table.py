@@ -433,13 +433,12 @@ class IPVSTable:
         errors: dict[int, tuple[int, str]] = {}
         step = _PROGRESS_STEP if progress else len(plan)
         for start in range(0, len(plan), step):
-            size = records.OPERATION_SIZE
-            part = Plan(plan.services, plan.operations[start * size : (start + step) * size])
-            failed = backend.execute(part, stop_on_error=stop_on_error)
-            errors.update({start + at: failure for at, failure in failed.items()})
-            if stop_on_error and failed:
-                errors.update(dict.fromkeys(range(start + len(part), len(plan)), (ECANCELED, "")))
-                break
+            part = plan if step == len(plan) else plan.part(start, start + step)
+            if failed := backend.execute(part, stop_on_error=stop_on_error):
+                errors.update({start + at: failure for at, failure in failed.items()})
+                if stop_on_error:
+                    errors.update(dict.fromkeys(range(start + len(part), len(plan)), (ECANCELED, "")))
+                    break
             if progress:
                 progress(start + len(part), len(plan))
         settled = _settle(backend, plan, errors) if errors and not stop_on_error else frozenset()
