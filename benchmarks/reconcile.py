@@ -390,6 +390,8 @@ def main() -> int:
     options = arguments()
     if options.inside:
         return inside(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, so that the guest goes too
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     everything = not options.quick and options.peers == ",".join(PEERS) and options.workloads == ",".join(WORKLOADS)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
