@@ -1,4 +1,4 @@
-"""IP addresses and endpoints as text: parse, print, order.
+"""IP addresses, endpoints and node ids: parse, print, order.
 
 Pure. ``inet_pton`` and ``inet_ntop`` are used instead of :mod:`ipaddress`: they touch no socket, and are eight
 times faster, which a table of 100,000 destinations feels.
@@ -7,11 +7,13 @@ times faster, which a table of 100,000 destinations feels.
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 __all__ = [
     "IPV4",
     "IPV6",
+    "Endpoint",
+    "NodeId",
     "format_address",
     "format_endpoint",
     "parse_address",
@@ -25,6 +27,7 @@ IPV6: Final = int(AF_INET6)
 """Address family number of IPv6, as Linux counts (``AF_INET6``, 10)."""
 
 _PORT_MAX: Final = 65535
+_PACKED_ENDPOINT_SIZES: Final = (6, 18)
 
 
 def parse_address(text: str) -> tuple[int, bytes]:
@@ -104,3 +107,91 @@ def parse_network(text: str) -> tuple[int, int, int]:
         msg = f"{text!r} has bits set beyond its prefix of {prefix}"
         raise ValueError(msg)
     return family, value >> (bits - prefix), prefix
+
+
+class Endpoint(NamedTuple):
+    """An IP address in its canonical text, and a UDP or TCP port (0 to 65535)."""
+
+    address: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, default_port: int | None = None) -> Self:
+        """Read ``10.0.0.1:61420`` or ``[fd00::1]:61420``; without a port, ``default_port`` is taken.
+
+        Raises:
+            ValueError: Not an endpoint, or the port is missing and there is no default.
+        """
+        address, port = parse_endpoint(text)
+        if port is None:
+            port = default_port
+        if port is None:
+            msg = f"{text!r}: expected ADDRESS:PORT"
+            raise ValueError(msg)
+        return cls(address, port)
+
+    @property
+    def packed(self) -> bytes:
+        """The 4 or 16 bytes of the address and 2 of the port, in network order: 6 or 18 bytes, as sent to peers."""
+        return parse_address(self.address)[1] + self.port.to_bytes(2, "big")
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """The inverse of :attr:`packed`.
+
+        Raises:
+            ValueError: Neither 6 nor 18 bytes.
+        """
+        if len(packed) not in _PACKED_ENDPOINT_SIZES:
+            msg = f"an endpoint is packed in 6 or 18 bytes, not {len(packed)}"
+            raise ValueError(msg)
+        return cls(format_address(packed[:-2]), int.from_bytes(packed[-2:], "big"))
+
+    def __str__(self) -> str:
+        return format_endpoint(self.address, self.port)
+
+
+class NodeId(bytes):
+    """Who a node is, for as long as its state lives: 16 random bytes. Ordered, and printed in hexadecimal.
+
+    A subclass of bytes, because tables of thousands of nodes are keyed by it.
+    """
+
+    __slots__ = ()
+
+    SIZE: Final = 16
+
+    def __new__(cls, value: bytes) -> Self:
+        """Take 16 bytes.
+
+        Raises:
+            ValueError: Another number of them.
+        """
+        if len(value) != cls.SIZE:
+            msg = f"a node id has {cls.SIZE} bytes, not {len(value)}"
+            raise ValueError(msg)
+        return super().__new__(cls, value)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read 32 hexadecimal digits.
+
+        Raises:
+            ValueError: Something else.
+        """
+        try:
+            return cls(bytes.fromhex(text))
+        except ValueError:
+            msg = f"{text!r} is not a node id (32 hexadecimal digits)"
+            raise ValueError(msg) from None
+
+    @property
+    def short(self) -> str:
+        """The first eight digits: enough for a person to tell the nodes of one cluster apart."""
+        return self[:4].hex()
+
+    def __str__(self) -> str:
+        return self.hex()
+
+    def __repr__(self) -> str:
+        return f"NodeId({self.short})"

@@ -1,0 +1,1 @@
+"""Who is alive, known everywhere in under half a second: HyParView views, gossiped adjacency, adaptive failure detection."""

@@ -1,0 +1,175 @@
+"""A node's record: what it says of itself, and the form in which others pass it on.
+
+Pure. A record is made by its owner alone, versioned by (epoch, version), and flooded as bytes: whoever has that version
+already does not open it, and whoever passes it on does not make it anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgpack
+
+from pyminuteman.addresses import Endpoint, NodeId
+from pyminuteman.membership.errors import RemoteProtocolError
+
+__all__ = ["NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record"]
+
+NAME_MAX_BYTES: Final = 64
+"""Longest name of a node, in UTF-8."""
+_BODY_MAX_BYTES: Final = 8192
+_NEIGHBOURS_MAX: Final = 64
+_ADDRESSES_MAX: Final = 16
+_TAGS_MAX: Final = 64
+_KEYS_MAX: Final = 16
+_FIELDS_MIN: Final = 9
+
+
+class MemberState(IntEnum):
+    """What a node says it is. Whether it can be reached is for others to see."""
+
+    ALIVE = 0
+    LEFT = 1
+
+
+class EncodedRecord(NamedTuple):
+    """A record as it travels: whose, how new, and the rest unopened."""
+
+    id: NodeId
+    epoch: int
+    version: int
+    body: bytes
+
+    @property
+    def hash(self) -> int:
+        """64 bits that differ for different (id, epoch, version), the same on every machine: tables are compared by their sum."""
+        return int.from_bytes(blake2b(b"%b%d.%d" % (self.id, self.epoch, self.version), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a node says of itself.
+
+    Attributes:
+        id: Who.
+        epoch: Which life of it: later lives have higher ones. Seconds of wall time at most, so that a lost file does no harm.
+        version: Counts up with each change within the epoch.
+        name: A label for people, up to 64 bytes of UTF-8. Two nodes should not share one.
+        endpoint: Where its membership is reached.
+        addresses: Other addresses of this host, for those who map backends to nodes.
+        tags: What the operator wants known of it: names to values.
+        state: Alive, or left for good.
+        neighbours: Its active view, sorted.
+        accused: Nodes that it has cut off as failed and not heard of since, sorted.
+        keys: Ids of the keys it holds, the one that it seals with first.
+        protocol: Lowest and highest protocol version that it speaks.
+    """
+
+    id: NodeId
+    epoch: int
+    version: int
+    name: str
+    endpoint: Endpoint
+    addresses: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    state: MemberState = MemberState.ALIVE
+    neighbours: tuple[NodeId, ...] = ()
+    accused: tuple[NodeId, ...] = ()
+    keys: tuple[bytes, ...] = ()
+    protocol: tuple[int, int] = (1, 1)
+
+    def encode(self) -> EncodedRecord:
+        """As it travels."""
+        body: bytes = msgpack.packb(
+            (
+                self.name,
+                self.endpoint.packed,
+                self.addresses,
+                self.tags,
+                int(self.state),
+                b"".join(self.neighbours),
+                b"".join(self.accused),
+                self.keys,
+                self.protocol,
+            )
+        )
+        return EncodedRecord(self.id, self.epoch, self.version, body)
+
+    @classmethod
+    def decode(cls, encoded: EncodedRecord) -> Record:
+        """Open one. Fields behind those known here, from a later version, are left alone.
+
+        Raises:
+            RemoteProtocolError: It is not what :meth:`encode` makes; nothing of it was used.
+        """
+        try:
+            return cls._decode(encoded)
+        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+            raise RemoteProtocolError(f"record of {encoded.id.short}: {error}") from None
+
+    @classmethod
+    def _decode(cls, encoded: EncodedRecord) -> Record:
+        if len(encoded.body) > _BODY_MAX_BYTES:
+            raise ValueError(f"{len(encoded.body)} bytes")
+        body = msgpack.unpackb(
+            encoded.body,
+            max_ext_len=0,
+            max_map_len=0,
+            max_array_len=_TAGS_MAX + 1,
+            max_str_len=2048,
+            max_bin_len=_BODY_MAX_BYTES,
+        )
+        if not isinstance(body, list) or len(body) < _FIELDS_MIN:
+            raise ValueError("not enough fields")
+        name, endpoint, addresses, tags, state, neighbours, accused, keys, protocol = body[:_FIELDS_MIN]
+        if not isinstance(name, str) or len(name.encode()) > NAME_MAX_BYTES or not name:
+            raise ValueError("name")
+        low, high = protocol
+        if not (isinstance(low, int) and isinstance(high, int) and 1 <= low <= high < 1 << 16):
+            raise ValueError("protocol")
+        return cls(
+            id=encoded.id,
+            epoch=encoded.epoch,
+            version=encoded.version,
+            name=name,
+            endpoint=Endpoint.unpack(endpoint),
+            addresses=tuple(_strings(addresses, _ADDRESSES_MAX)),
+            tags=tuple((key, value) for key, value in (_strings(pair, 2) for pair in _items(tags, _TAGS_MAX))),
+            state=MemberState(state),
+            neighbours=_ids(neighbours),
+            accused=_ids(accused),
+            keys=tuple(_key(key) for key in _items(keys, _KEYS_MAX)),
+            protocol=(low, high),
+        )
+
+
+def _items(value: object, most: int) -> list[object]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("not a list, or too long a one")
+    return value
+
+
+def _strings(value: object, most: int) -> list[str]:
+    items = _items(value, most)
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("not a text")
+    return items  # type: ignore[return-value]
+
+
+def _ids(packed: bytes) -> tuple[NodeId, ...]:
+    if not isinstance(packed, bytes) or len(packed) % NodeId.SIZE or len(packed) > _NEIGHBOURS_MAX * NodeId.SIZE:
+        raise ValueError("node ids")
+    ids = tuple(NodeId(packed[at : at + NodeId.SIZE]) for at in range(0, len(packed), NodeId.SIZE))
+    if any(first >= second for first, second in pairwise(ids)):
+        raise ValueError("node ids out of order")
+    return ids
+
+
+def _key(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) > NodeId.SIZE:
+        raise ValueError("key id")
+    return value
