@@ -1,0 +1,185 @@
+"""What the parts of the core tell the node that composes them: timers to set, links made and lost, verdicts.
+
+Pure. These never leave the core; what does is in :mod:`pyminuteman.membership.effects`. A timer carries what makes it stale
+(a serial, a number, a time), so nothing is ever cancelled: one that no longer matters does nothing when it fires.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pyminuteman.addresses import NodeId
+from pyminuteman.membership.effects import Effect
+from pyminuteman.membership.messages import DisconnectReason, Peer
+
+__all__ = [
+    "AnnounceDue",
+    "DeadlineDue",
+    "DownDue",
+    "FlushDue",
+    "ForgetDue",
+    "HealDue",
+    "HeartbeatDue",
+    "JoinDue",
+    "LinkLost",
+    "LinkMade",
+    "LinkSilent",
+    "MissingDue",
+    "OrphanDue",
+    "RefreshDue",
+    "RequestDue",
+    "SearchDue",
+    "SetTimer",
+    "ShuffleDue",
+    "Step",
+    "Timer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatDue:
+    """Time to be heard on a link; stale when the link's ``serial`` is another."""
+
+    node: NodeId
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineDue:
+    """A neighbour should have been heard by now; stale when the link's ``serial`` is another."""
+
+    node: NodeId
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDue:
+    """A request has had its time; stale when it was answered."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinDue:
+    """Try to join again, unless there are neighbours by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDue:
+    """Look for neighbours, if there is room; stale when a later search was planned."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleDue:
+    """Exchange contacts."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealDue:
+    """Try somebody who is out of reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushDue:
+    """Send the gossip that waits; stale when it was sent."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshDue:
+    """Recompute who is in reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanDue:
+    """A member has been out of reach, unaccused, for its grace; stale when ``since`` is another."""
+
+    node: NodeId
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class DownDue:
+    """A suspect has been silent long enough; stale when ``since`` is another."""
+
+    node: NodeId
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetDue:
+    """Look for members to forget."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceDue:
+    """Announce multicast packets to the neighbours they were not sent to."""
+
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MissingDue:
+    """Ask for packets that were announced and did not come."""
+
+
+Timer: TypeAlias = (
+    HeartbeatDue
+    | DeadlineDue
+    | RequestDue
+    | JoinDue
+    | SearchDue
+    | ShuffleDue
+    | HealDue
+    | FlushDue
+    | RefreshDue
+    | OrphanDue
+    | DownDue
+    | ForgetDue
+    | AnnounceDue
+    | MissingDue
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire ``timer`` at ``due`` (seconds of the node's clock)."""
+
+    timer: Timer
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMade:
+    """Both ends agreed. ``interval`` is how often the peer will be heard, in seconds.
+
+    ``joined`` says that the peer comes new into the cluster, and wants everything.
+    """
+
+    peer: Peer
+    boot: bytes
+    interval: float
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """A link has ended, by us or by the peer."""
+
+    peer: Peer
+    reason: DisconnectReason
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSilent:
+    """The failure detector's verdict on a neighbour: dead (``FAILED``), or alive on other paths only (``PATH``)."""
+
+    node: NodeId
+    reason: DisconnectReason
+
+
+Step: TypeAlias = Effect | SetTimer | LinkMade | LinkLost | LinkSilent
