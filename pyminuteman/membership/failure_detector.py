@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import sqrt
 from random import Random
-from statistics import fmean, pstdev
 from typing import Final
 
 from pyminuteman.addresses import NodeId
@@ -45,9 +45,10 @@ def answer_timeout(samples: Sequence[float], least: float, most: float) -> float
     Without samples the geometric mean of the bounds: neither hasty nor blind.
     """
     if not samples:
-        return (least * most) ** 0.5
-    mean = fmean(samples)
-    return min(most, max(least, mean + 4 * pstdev(samples, mean)))
+        return sqrt(least * most)
+    mean = sum(samples) / len(samples)
+    deviation = sqrt(sum((sample - mean) ** 2 for sample in samples) / len(samples))
+    return min(most, max(least, mean + 4 * deviation))
 
 
 class RoundTripEstimator:

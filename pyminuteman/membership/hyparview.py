@@ -1,0 +1,424 @@
+"""Which nodes are linked: HyParView (Leitao, Pereira, Rodrigues, DSN 2007), with links that both ends agree on.
+
+Pure. Invariants, in this order:
+
+1. A node is never in its own views, and no node is in both of them. Neither view outgrows its size.
+2. A link is in our active view only when the peer has said yes, or has asked and we have said yes. A peer that sends heartbeats
+   and is no neighbour is told so; so links that one end only believes in do not last.
+3. Who has no neighbour is taken in by whoever it asks, at the cost of a random link there.
+
+What differs from the paper:
+
+- Requests and replies are datagrams with a number and a deadline, since there is no TCP connection whose break is the failure
+  detector; the request is retried elsewhere.
+- A node that evicts a neighbour for a newcomer tells it of the newcomer, which has room for more: one link becomes two, nobody
+  loses a degree, and the newcomer fills its view in two round trips (the paper leaves the evicted to search its passive view).
+- The end of a join's walk *offers* a link instead of making one, so it is symmetric (Lashup's is not), and taken only where
+  the joiner has room.
+- Joins are throttled; who is turned away is told whom to ask instead (from Lashup).
+- The table of members, which HyParView does not have, refills an empty passive view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from pyminuteman.addresses import Endpoint, NodeId
+from pyminuteman.membership.config import MembershipConfig
+from pyminuteman.membership.effects import Send
+from pyminuteman.membership.messages import (
+    Disconnect,
+    DisconnectReason,
+    ForwardJoin,
+    Join,
+    JoinDenied,
+    Message,
+    Neighbor,
+    NeighborReply,
+    Peer,
+    Priority,
+    Shuffle,
+    ShuffleReply,
+)
+from pyminuteman.membership.steps import JoinDue, LinkLost, LinkMade, RequestDue, SearchDue, SetTimer, ShuffleDue, Step
+from pyminuteman.membership.views import ActiveView, Link, PassiveView
+
+__all__ = ["HyParView", "Request"]
+
+_REPLY_PEERS: Final = 8
+"""Members named in a reply: enough to go on with, small enough for the datagram."""
+_REQUESTS_AT_ONCE: Final = 3
+_REQUESTS_MAX: Final = 64
+_LOW_ROUNDS_WHEN_POOR: Final = 2
+"""Searches in vain after which a node with less than half of its links asks with high priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question under way: a join (``priority`` None) or a wish to be neighbours."""
+
+    endpoint: Endpoint
+    node: NodeId | None
+    priority: Priority | None
+
+
+class HyParView:
+    """The views of one node, and the protocol between them.
+
+    Args:
+        me: This node.
+        config: Its constants.
+        random: Where every choice comes from.
+        candidates: Members in reach besides the neighbours, at most so many, at random: for a passive view run dry.
+        doubtful: Whether a neighbour is under confirmation by the failure detector: such a one gives way first.
+    """
+
+    def __init__(
+        self,
+        me: Peer,
+        *,
+        config: MembershipConfig,
+        random: Random,
+        candidates: Callable[[int], Sequence[Peer]],
+        doubtful: Callable[[NodeId], bool],
+    ) -> None:
+        self.me = me
+        self._config = config
+        self._random = random
+        self._candidates = candidates
+        self._doubtful = doubtful
+        self.active = ActiveView(config.active_view_size)
+        self.passive = PassiveView(config.passive_view_size, random)
+        self.contacts: tuple[Endpoint, ...] = ()
+        self._requests: dict[int, Request] = {}
+        self._number = 0
+        self._search_serial = 0
+        self._search_pause = config.neighbor_retry_seconds
+        self._rounds_in_vain = 0
+        self._joins_allowed = config.join_rate_per_second
+        self._joins_at = 0.0
+        self._shuffle_number = 0
+        self._shuffle_sent: tuple[NodeId, ...] = ()
+        self._preferred: dict[NodeId, Peer] = {}
+        self.joins_denied = 0
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def start(self, now: float, contacts: Sequence[Endpoint], known: Sequence[Peer]) -> list[Step]:
+        """Begin: remember whom to ask, and ask."""
+        self.contacts = tuple(contact for contact in dict.fromkeys(contacts) if contact != self.me.endpoint)
+        for peer in known:
+            self._remember(peer)
+        shuffle = self._config.shuffle_interval_seconds * (0.5 + self._random.random())
+        return [*self.join_due(now), SetTimer(ShuffleDue(), now + shuffle), *self._plan_search(now, 0.0)]
+
+    def join_due(self, now: float) -> list[Step]:
+        """Without neighbours: ask a contact, and somebody known from earlier; and again until there are some."""
+        if len(self.active) or not (self.contacts or len(self.passive)):
+            return []
+        steps: list[Step] = []
+        if self.contacts:
+            steps += self._ask(self._random.choice(self.contacts), None, None, now)
+        pause = self._config.join_timeout_seconds * (1 + self._random.random())
+        return [*steps, SetTimer(JoinDue(), now + pause)]
+
+    # -- joining -------------------------------------------------------------------------------------------------------
+
+    def on_join(self, message: Join, sender: Peer, boot: bytes, now: float) -> list[Step]:
+        """Somebody wants in."""
+        if self.active.is_full and sender.id not in self.active and not self._join_allowed(now):
+            self.joins_denied += 1
+            return [Send(sender.endpoint, (JoinDenied(message.number, self._some_peers(sender.id)),))]
+        steps = self._link(Link(sender, boot, self._config.heartbeat_interval_seconds), now, joined=True)
+        forward = ForwardJoin(sender, self._config.active_random_walk_length)
+        return [
+            self._accept(message.number, sender),
+            *steps,
+            *(Send(peer.endpoint, (forward,)) for peer in self.active.peers(sender.id)),
+        ]
+
+    def on_join_denied(self, message: JoinDenied, now: float) -> list[Step]:
+        """Too many at that door: try another of the house."""
+        request = self._requests.get(message.number)
+        if request is None or request.priority is not None:
+            return []
+        del self._requests[message.number]
+        for peer in message.peers:
+            self._remember(peer)
+        if len(self.active):
+            return []
+        others = [peer for peer in message.peers if peer.id != self.me.id and peer.endpoint not in self.contacts]
+        return self._ask(self._random.choice(others).endpoint, None, None, now) if others else []
+
+    def on_forward_join(self, message: ForwardJoin, sender: Peer, now: float) -> list[Step]:
+        """A newcomer's walk comes by."""
+        joiner = message.joiner
+        if joiner.id == self.me.id or joiner.id in self.active:
+            return []
+        onward = self.active.peers(sender.id, joiner.id)
+        if message.time_to_live <= 0 or not onward:
+            return self._ask(joiner.endpoint, joiner.id, Priority.WALK, now)
+        if message.time_to_live == self._config.passive_random_walk_length:
+            self._remember(joiner)
+        following = ForwardJoin(joiner, min(message.time_to_live, self._config.active_random_walk_length) - 1)
+        return [Send(self._random.choice(onward).endpoint, (following,))]
+
+    # -- neighbours ----------------------------------------------------------------------------------------------------
+
+    def on_neighbor(self, message: Neighbor, sender: Peer, boot: bytes, now: float) -> list[Step]:
+        """Somebody wants to be a neighbour."""
+        room = not self.active.is_full or sender.id in self.active
+        if not room and message.priority is not Priority.HIGH:
+            reply = NeighborReply(
+                message.number, accepted=False, interval_ms=self._interval_ms, peers=self._some_peers(sender.id)
+            )
+            return [Send(sender.endpoint, (reply,))]
+        return [
+            self._accept(message.number, sender),
+            *self._link(Link(sender, boot, message.interval_ms / 1000), now),
+        ]
+
+    def on_neighbor_reply(self, message: NeighborReply, sender: Peer, boot: bytes, now: float) -> list[Step]:
+        """The answer to a join or to a wish to be neighbours."""
+        request = self._requests.get(message.number)
+        if request is None or (request.node is not None and request.node != sender.id):
+            return []
+        del self._requests[message.number]
+        for peer in message.peers:
+            self._remember(peer)
+        if not message.accepted:
+            self.passive.remove(sender.id)  # it is full; others may not be
+            return self._plan_search(now, 0.0) if self._rounds_in_vain == 0 else []
+        if self.active.is_full and sender.id not in self.active and request.priority is Priority.LOW:
+            return [Send(sender.endpoint, (Disconnect(DisconnectReason.FULL),))]
+        self._rounds_in_vain = 0
+        self._search_pause = self._config.neighbor_retry_seconds
+        return self._link(Link(sender, boot, message.interval_ms / 1000), now)
+
+    def on_heartbeat_of_stranger(self, sender: Peer, boot: bytes, now: float) -> list[Step]:
+        """A heartbeat from a peer that is no neighbour: it has said yes and the reply was lost, or it has missed the end."""
+        for number, request in self._requests.items():
+            if request.node == sender.id and request.priority is not None and not self.active.is_full:
+                del self._requests[number]
+                return self._link(Link(sender, boot, self._config.heartbeat_interval_seconds), now)
+        return [Send(sender.endpoint, (Disconnect(DisconnectReason.NOT_LINKED),))]
+
+    def on_disconnect(self, message: Disconnect, sender: Peer, boot: bytes, now: float) -> list[Step]:
+        """A neighbour ends the link; where it gave our place away, there is one at the newcomer's."""
+        link = self.active.get(sender.id)
+        if link is None or link.boot != boot:
+            return []
+        self.active.remove(sender.id)
+        lost = LinkLost(link.peer, message.reason)
+        if message.reason is DisconnectReason.LEAVING:
+            self.passive.remove(sender.id)
+            return [lost, *self._plan_search(now, 0.0)]
+        self._remember(link.peer)
+        if message.reason in (DisconnectReason.FAILED, DisconnectReason.NOT_LINKED):
+            # It speaks, so it lives, and it has just lost a link too: the best one to ask.
+            self._preferred[sender.id] = link.peer
+        instead = message.instead
+        if instead is not None and instead.id != self.me.id and instead.id not in self.active:
+            return [lost, *self._ask(instead.endpoint, instead.id, Priority.LOW, now), *self._plan_search(now)]
+        return [lost, *self._plan_search(now, 0.0)]
+
+    def drop(self, node: NodeId, reason: DisconnectReason, now: float) -> list[Step]:
+        """End a link, and look for another."""
+        link = self.active.remove(node)
+        if link is None:
+            return []
+        if reason is not DisconnectReason.FAILED:
+            self._remember(link.peer)
+        self._search_pause = self._config.neighbor_retry_seconds
+        self._rounds_in_vain = 0
+        return [
+            Send(link.peer.endpoint, (Disconnect(reason),)),
+            LinkLost(link.peer, reason),
+            *self._plan_search(now, 0.0),
+            *([] if len(self.active) else [SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]),
+        ]
+
+    def leave(self) -> list[Step]:
+        """Say goodbye to every neighbour."""
+        bye: tuple[Message, ...] = (Disconnect(DisconnectReason.LEAVING),)
+        return [Send(link.peer.endpoint, bye) for link in self.active]
+
+    def heal(self, peer: Peer, now: float) -> list[Step]:
+        """Try one that is out of reach: if it answers, two parts of a cluster are one again."""
+        return self._ask(peer.endpoint, peer.id, Priority.HIGH, now)
+
+    def knock(self, contact: Endpoint, now: float) -> list[Step]:
+        """Ask a contact that is no member: the clusters may never have met."""
+        return self._ask(contact, None, None, now)
+
+    # -- timers --------------------------------------------------------------------------------------------------------
+
+    def request_due(self, timer: RequestDue, now: float) -> list[Step]:
+        """No answer: whoever it was is not tried again before others."""
+        request = self._requests.pop(timer.number, None)
+        if request is None:
+            return []
+        if request.node is not None:
+            self.passive.remove(request.node)
+            self._preferred.pop(request.node, None)
+        if request.priority is None:
+            return []
+        return self._plan_search(now, 0.0) if not len(self.active) else []
+
+    def search_due(self, timer: SearchDue, now: float) -> list[Step]:
+        """Ask for links while there is room. Each search in vain doubles the pause."""
+        if timer.serial != self._search_serial:
+            return []
+        waiting = {request.node for request in self._requests.values() if request.node is not None}
+        sound = sum(1 for link in self.active if not self._doubtful(link.peer.id))
+        room = self.active.capacity - sound - len(waiting)
+        if room <= 0:
+            return self._plan_search(now) if sound < self.active.capacity else []
+        asked = self._choose(min(room, _REQUESTS_AT_ONCE), waiting)
+        poor = 2 * sound < self.active.capacity and self._rounds_in_vain >= _LOW_ROUNDS_WHEN_POOR
+        priority = Priority.HIGH if poor or not sound else Priority.LOW
+        steps: list[Step] = []
+        for peer in asked:
+            steps += self._ask(peer.endpoint, peer.id, priority, now)
+        self._rounds_in_vain += 1
+        return [*steps, *self._plan_search(now)]
+
+    def shuffle_due(self, now: float) -> list[Step]:
+        """Send some contacts on a walk, to come back with others."""
+        pause = self._config.shuffle_interval_seconds * (0.5 + self._random.random())
+        again = SetTimer(ShuffleDue(), now + pause)
+        neighbours = self.active.peers()
+        if not neighbours:
+            return [again]
+        config = self._config
+        chosen = self._random.sample(neighbours, min(config.shuffle_active_size, len(neighbours)))
+        peers = (*chosen, *self.passive.sample(config.shuffle_passive_size))
+        self._shuffle_number += 1
+        self._shuffle_sent = tuple(peer.id for peer in peers)
+        shuffle = Shuffle(self.me, self._shuffle_number, config.shuffle_time_to_live, peers)
+        return [Send(self._random.choice(neighbours).endpoint, (shuffle,)), again]
+
+    def on_shuffle(self, message: Shuffle, sender: Peer) -> list[Step]:
+        """A shuffle comes by: pass it on, or be its end."""
+        if message.origin.id == self.me.id:
+            return []
+        onward = self.active.peers(sender.id, message.origin.id)
+        time_to_live = min(message.time_to_live, self._config.shuffle_time_to_live) - 1
+        if time_to_live > 0 and onward:
+            following = Shuffle(message.origin, message.number, time_to_live, message.peers)
+            return [Send(self._random.choice(onward).endpoint, (following,))]
+        mine = self.passive.sample(len(message.peers), [message.origin.id])
+        for peer in (*message.peers, message.origin):
+            self._remember(peer)
+        return [Send(message.origin.endpoint, (ShuffleReply(message.number, tuple(mine)),))]
+
+    def on_shuffle_reply(self, message: ShuffleReply) -> None:
+        """Contacts in exchange; what was sent gives way first."""
+        if message.number != self._shuffle_number or not self._shuffle_sent:
+            return
+        gone = iter(self._shuffle_sent)
+        self._shuffle_sent = ()
+        for peer in message.peers:
+            if len(self.passive) >= self.passive.capacity:
+                self.passive.remove(next(gone, peer.id))
+            self._remember(peer)
+
+    def forget(self, node: NodeId) -> None:
+        """The node has left: no contact any more."""
+        self.passive.remove(node)
+        self._preferred.pop(node, None)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _interval_ms(self) -> int:
+        return max(1, round(self._config.heartbeat_interval_seconds * 1000))
+
+    def _accept(self, number: int, sender: Peer) -> Send:
+        reply = NeighborReply(number, accepted=True, interval_ms=self._interval_ms, peers=self._some_peers(sender.id))
+        return Send(sender.endpoint, (reply,))
+
+    def _link(self, link: Link, now: float, *, joined: bool = False) -> list[Step]:
+        node = link.peer.id
+        if node == self.me.id:
+            return []
+        steps: list[Step] = []
+        known = self.active.get(node)
+        if known == link:
+            return []
+        if known is None and self.active.is_full:
+            evicted = self._evictable()
+            self.active.remove(evicted.id)
+            self._remember(evicted)
+            steps += [
+                Send(evicted.endpoint, (Disconnect(DisconnectReason.REPLACED, instead=link.peer),)),
+                LinkLost(evicted, DisconnectReason.REPLACED),
+            ]
+        elif known is not None:
+            steps.append(LinkLost(known.peer, DisconnectReason.REPLACED))
+        self.passive.remove(node)
+        self._preferred.pop(node, None)
+        self.active.add(link)
+        steps.append(LinkMade(link.peer, link.boot, link.interval, joined))
+        if not self.active.is_full:
+            steps += self._plan_search(now)
+        return steps
+
+    def _evictable(self) -> Peer:
+        neighbours = self.active.peers()
+        doubtful = [peer for peer in neighbours if self._doubtful(peer.id)]
+        return self._random.choice(doubtful or neighbours)
+
+    def _remember(self, peer: Peer) -> None:
+        if peer.id != self.me.id and peer.id not in self.active:
+            self.passive.add(peer)
+
+    def _some_peers(self, *exclude: NodeId) -> tuple[Peer, ...]:
+        peers = self.active.peers(*exclude)
+        chosen = self._random.sample(peers, min(_REPLY_PEERS // 2, len(peers)))
+        return (*chosen, *self.passive.sample(_REPLY_PEERS - len(chosen), exclude))
+
+    def _choose(self, most: int, waiting: set[NodeId]) -> list[Peer]:
+        chosen = [peer for node, peer in self._preferred.items() if node not in waiting and node not in self.active][:most]
+        self._preferred = {}
+        exclude = {*waiting, *(peer.id for peer in chosen)}
+        chosen += self.passive.sample(most - len(chosen), exclude)
+        if len(chosen) < most:
+            exclude.update(peer.id for peer in chosen)
+            others = [peer for peer in self._candidates(most + len(exclude)) if peer.id not in exclude]
+            chosen += others[: most - len(chosen)]
+        return chosen
+
+    def _ask(self, endpoint: Endpoint, node: NodeId | None, priority: Priority | None, now: float) -> list[Step]:
+        if node == self.me.id or (node is not None and node in self.active) or len(self._requests) >= _REQUESTS_MAX:
+            return []
+        if node is not None and any(request.node == node for request in self._requests.values()):
+            return []
+        self._number += 1
+        self._requests[self._number] = Request(endpoint, node, priority)
+        config = self._config
+        message: Message
+        if priority is None:
+            message, timeout = Join(self._number), config.join_timeout_seconds
+        else:
+            message, timeout = Neighbor(self._number, priority, self._interval_ms), config.neighbor_timeout_seconds
+        return [Send(endpoint, (message,)), SetTimer(RequestDue(self._number), now + timeout)]
+
+    def _plan_search(self, now: float, pause: float | None = None) -> list[Step]:
+        self._search_serial += 1
+        if pause is None:
+            pause = self._search_pause * (0.75 + self._random.random() / 2)
+            self._search_pause = min(self._config.neighbor_retry_max_seconds, self._search_pause * 2)
+        return [SetTimer(SearchDue(self._search_serial), now + pause)]
+
+    def _join_allowed(self, now: float) -> bool:
+        rate = self._config.join_rate_per_second
+        self._joins_allowed = min(rate, self._joins_allowed + (now - self._joins_at) * rate)
+        self._joins_at = now
+        if self._joins_allowed < 1:
+            return False
+        self._joins_allowed -= 1
+        return True
