@@ -17,11 +17,12 @@ import msgpack
 from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.membership.errors import RemoteProtocolError
 
-__all__ = ["NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record"]
+__all__ = ["BODY_MAX_BYTES", "NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record", "unpack_endpoint"]
 
 NAME_MAX_BYTES: Final = 64
 """Longest name of a node, in UTF-8."""
-_BODY_MAX_BYTES: Final = 8192
+BODY_MAX_BYTES: Final = 8192
+"""Largest body of a record."""
 _NEIGHBOURS_MAX: Final = 64
 _ADDRESSES_MAX: Final = 16
 _TAGS_MAX: Final = 64
@@ -113,7 +114,7 @@ class Record:
 
     @classmethod
     def _decode(cls, encoded: EncodedRecord) -> Record:
-        if len(encoded.body) > _BODY_MAX_BYTES:
+        if len(encoded.body) > BODY_MAX_BYTES:
             raise ValueError(f"{len(encoded.body)} bytes")
         body = msgpack.unpackb(
             encoded.body,
@@ -121,7 +122,7 @@ class Record:
             max_map_len=0,
             max_array_len=_TAGS_MAX + 1,
             max_str_len=2048,
-            max_bin_len=_BODY_MAX_BYTES,
+            max_bin_len=BODY_MAX_BYTES,
         )
         if not isinstance(body, list) or len(body) < _FIELDS_MIN:
             raise ValueError("not enough fields")
@@ -136,7 +137,7 @@ class Record:
             epoch=encoded.epoch,
             version=encoded.version,
             name=name,
-            endpoint=Endpoint.unpack(endpoint),
+            endpoint=unpack_endpoint(endpoint),
             addresses=tuple(_strings(addresses, _ADDRESSES_MAX)),
             tags=tuple((key, value) for key, value in (_strings(pair, 2) for pair in _items(tags, _TAGS_MAX))),
             state=MemberState(state),
@@ -145,6 +146,21 @@ class Record:
             keys=tuple(_key(key) for key in _items(keys, _KEYS_MAX)),
             protocol=(low, high),
         )
+
+
+def unpack_endpoint(packed: bytes) -> Endpoint:
+    """Where a peer says that a node is reached: an address of one host, and a port.
+
+    Raises:
+        ValueError: Not an endpoint, or one that nobody can be reached at (port 0, an unspecified, multicast or broadcast address):
+            a peer must not make us send there.
+    """
+    endpoint = Endpoint.unpack(packed)
+    address = packed[:-2]
+    nowhere = address[0] == 0xFF or not any(address) if len(address) == 16 else address[0] == 0 or address[0] >= 224  # noqa: PLR2004
+    if nowhere or endpoint.port == 0:
+        raise ValueError(f"{endpoint} is no place to reach a node")
+    return endpoint
 
 
 def _items(value: object, most: int) -> list[object]:
