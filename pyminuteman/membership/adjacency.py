@@ -20,7 +20,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.errors import RemoteProtocolError
 from pyminuteman.membership.messages import TableDigest, TableSummary, Version
-from pyminuteman.membership.records import EncodedRecord, MemberState, Record
+from pyminuteman.membership.records import EncodedRecord, Record
 
 __all__ = ["AdjacencyTable", "Change", "Entry", "bucket_count_for"]
 

@@ -1,0 +1,272 @@
+"""Messages to every member: along the origin's tree, each delivered once, with a lazy path for what the tree lost.
+
+Pure. The rules:
+
+1. A packet is named by (origin, epoch, number). A node delivers it the first time it comes, and never again.
+2. It is passed on at once to the node's children in the tree of shortest paths rooted at the origin, which every node grows
+   from its own table. Where tables differ for a moment, the tree has holes; so
+3. its id is announced to all other neighbours a little later, and once more after that. Who hears of an id and does not get the
+   packet in time asks for it, one announcer after the other. (Plumtree, Leitao, Pereira, Rodrigues, SRDS 2007, has the same lazy
+   push; its tree is repaired by it, ours follows the membership.)
+4. A new neighbour is told the ids of what is still kept, so that who was away for a moment misses nothing.
+5. Everything is bounded: packets kept (bytes and seconds), ids remembered, ids awaited.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from pyminuteman.addresses import NodeId
+from pyminuteman.membership.config import MembershipConfig
+from pyminuteman.membership.effects import Delivered, Notify, Send
+from pyminuteman.membership.messages import Multicast, MulticastAnnounce, MulticastRequest, PacketId, Peer
+from pyminuteman.membership.steps import AnnounceDue, MissingDue, SetTimer, Step
+
+__all__ = ["Delivery", "MulticastOverlay", "SeenNumbers"]
+
+_SEEN_WINDOW: Final = 4096
+_ORIGINS_MAX: Final = 65_536
+_AWAITED_MAX: Final = 4096
+_ASKED_AT_ONCE: Final = 64
+_ROUTE_MAX: Final = 64
+_REQUEST_ROUNDS_MAX: Final = 8
+
+
+class SeenNumbers:
+    """Which numbers of one origin have come: all up to a point, and some beyond. What is too old counts as seen."""
+
+    __slots__ = ("_above", "_upto")
+
+    def __init__(self) -> None:
+        self._upto = 0
+        self._above: set[int] = set()
+
+    def __contains__(self, number: int) -> bool:
+        return number <= self._upto or number in self._above
+
+    def add(self, number: int) -> None:
+        """Note a number as seen."""
+        self._above.add(number)
+        while self._upto + 1 in self._above:
+            self._upto += 1
+            self._above.remove(self._upto)
+        if len(self._above) > _SEEN_WINDOW:
+            self._upto = min(self._above)
+            self._above.discard(self._upto)
+            while self._upto + 1 in self._above:
+                self._upto += 1
+                self._above.remove(self._upto)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A packet that is kept for those who missed it, and to whom it need not be announced."""
+
+    packet: Multicast
+    at: float
+    known_by: dict[NodeId, None]
+
+
+@dataclass(slots=True)
+class _Awaited:
+    announcers: list[NodeId]
+    since: float
+    rounds: int = 0
+
+
+class MulticastOverlay:
+    """The multicast of one node.
+
+    Args:
+        me: This node.
+        config: Its constants.
+        random: Where choices come from.
+        neighbours: The present active view, by id.
+        children: To whom this node passes on what comes from an origin.
+    """
+
+    def __init__(
+        self,
+        me: Peer,
+        *,
+        config: MembershipConfig,
+        random: Random,
+        neighbours: Callable[[], dict[NodeId, Peer]],
+        children: Callable[[NodeId], Sequence[NodeId]],
+    ) -> None:
+        self._me = me
+        self._config = config
+        self._random = random
+        self._neighbours = neighbours
+        self._children = children
+        self._number = 0
+        self._seen: OrderedDict[tuple[NodeId, int], SeenNumbers] = OrderedDict()
+        self._kept: OrderedDict[PacketId, Delivery] = OrderedDict()
+        self._kept_bytes = 0
+        self._fresh: list[PacketId] = []
+        self._again: list[PacketId] = []
+        self._announcing = False
+        self._awaited: OrderedDict[PacketId, _Awaited] = OrderedDict()
+        self.duplicates = 0
+        self.repaired = 0
+        self.expired = 0
+        self.unawaited = 0
+        self.delivered = 0
+
+    def send(self, topic: str, payload: bytes, now: float, *, record_route: bool) -> list[Step]:
+        """A packet of our own, to everybody but ourselves."""
+        self._number += 1
+        identity = PacketId(self._me.id, self._me.epoch, self._number)
+        route = (self._me.id,) if record_route else None
+        packet = Multicast(identity, topic, self._config.multicast_time_to_live, payload, route)
+        self._see(identity)
+        return self._pass_on(packet, packet, None, now)
+
+    def on_packet(self, packet: Multicast, sender: Peer, now: float) -> list[Step]:
+        """A packet has come, by the tree or because it was asked for."""
+        if self._has_seen(packet.id):
+            self.duplicates += 1
+            kept = self._kept.get(packet.id)
+            if kept is not None:
+                kept.known_by[sender.id] = None
+            return []
+        self._see(packet.id)
+        if self._awaited.pop(packet.id, None) is not None:
+            self.repaired += 1
+        self.delivered += 1
+        delivered = Notify(Delivered(packet.id, packet.topic, packet.payload, packet.route))
+        time_to_live = min(packet.time_to_live, self._config.multicast_time_to_live) - 1
+        route = packet.route
+        if route is not None and len(route) < _ROUTE_MAX:
+            route = (*route, self._me.id)
+        onward = replace(packet, time_to_live=time_to_live, route=route)
+        return [delivered, *self._pass_on(packet, onward, sender.id, now)]
+
+    def on_announce(self, message: MulticastAnnounce, sender: Peer, now: float) -> list[Step]:
+        """A neighbour has these packets."""
+        steps: list[Step] = []
+        for identity in message.ids:
+            if self._has_seen(identity):
+                kept = self._kept.get(identity)
+                if kept is not None:
+                    kept.known_by[sender.id] = None
+                continue
+            awaited = self._awaited.get(identity)
+            if awaited is not None:
+                if sender.id not in awaited.announcers:
+                    awaited.announcers.append(sender.id)
+                continue
+            if len(self._awaited) >= _AWAITED_MAX:
+                self.unawaited += 1
+                continue
+            self._awaited[identity] = _Awaited([sender.id], now)
+            if len(self._awaited) == 1:
+                steps.append(SetTimer(MissingDue(), now + self._config.multicast_request_seconds))
+        return steps
+
+    def on_request(self, message: MulticastRequest, sender: Peer) -> list[Step]:
+        """A neighbour has missed these packets."""
+        found = [self._kept[identity] for identity in message.ids if identity in self._kept]
+        for delivery in found:
+            delivery.known_by[sender.id] = None
+        if not found:
+            return []
+        return [Send(sender.endpoint, tuple(delivery.packet for delivery in found))]
+
+    def neighbour_made(self, peer: Peer) -> list[Step]:
+        """Tell a new neighbour what there is."""
+        ids = tuple(identity for identity, delivery in self._kept.items() if peer.id not in delivery.known_by)
+        return [Send(peer.endpoint, (MulticastAnnounce(ids),))] if ids else []
+
+    def announce_due(self, timer: AnnounceDue, now: float) -> list[Step]:
+        """Tell the neighbours that are not known to have the newest packets."""
+        ids = self._again if timer.again else self._fresh
+        steps: list[Step] = []
+        for node, peer in self._neighbours().items():
+            news = tuple(identity for identity in ids if identity in self._kept and node not in self._kept[identity].known_by)
+            if news:
+                steps.append(Send(peer.endpoint, (MulticastAnnounce(news),), identify=True))
+        if timer.again:
+            self._again = []
+        else:
+            self._announcing = False
+            if not self._again:
+                steps.append(SetTimer(AnnounceDue(again=True), now + 4 * self._config.multicast_request_seconds))
+            self._again += self._fresh
+            self._fresh = []
+        self._expire(now)
+        return steps
+
+    def missing_due(self, now: float) -> list[Step]:
+        """Ask for what was announced and has not come; each time another of those who have it."""
+        neighbours = self._neighbours()
+        asked: dict[NodeId, list[PacketId]] = {}
+        patience = self._config.multicast_request_seconds
+        for identity, awaited in list(self._awaited.items()):
+            if now - awaited.since < patience / 2:
+                continue
+            announcers = [node for node in awaited.announcers if node in neighbours]
+            awaited.rounds += 1
+            if not announcers or awaited.rounds > _REQUEST_ROUNDS_MAX:
+                del self._awaited[identity]
+                continue
+            asked.setdefault(announcers[awaited.rounds % len(announcers)], []).append(identity)
+        steps: list[Step] = [
+            Send(neighbours[node].endpoint, (MulticastRequest(tuple(ids[:_ASKED_AT_ONCE])),)) for node, ids in asked.items()
+        ]
+        if self._awaited:
+            steps.append(SetTimer(MissingDue(), now + patience * (0.75 + self._random.random() / 2)))
+        return steps
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _pass_on(self, kept: Multicast, onward: Multicast, sender: NodeId | None, now: float) -> list[Step]:
+        steps: list[Step] = []
+        known_by: dict[NodeId, None] = {kept.id.origin: None}
+        if sender is not None:
+            known_by[sender] = None
+        neighbours = self._neighbours()
+        if onward.time_to_live > 0:
+            for child in self._children(kept.id.origin):
+                peer = neighbours.get(child)
+                if peer is not None and child not in known_by:
+                    known_by[child] = None
+                    steps.append(Send(peer.endpoint, (onward,)))
+        # A child's copy can be lost, so children are announced to as well, the second time round.
+        self._kept[kept.id] = Delivery(onward, now, {node: None for node in known_by if node in (sender, kept.id.origin)})
+        self._kept_bytes += len(kept.payload)
+        self._expire(now)
+        self._fresh.append(kept.id)
+        if not self._announcing:
+            self._announcing = True
+            steps.append(SetTimer(AnnounceDue(again=False), now + self._config.multicast_announce_seconds))
+        return steps
+
+    def _expire(self, now: float) -> None:
+        while self._kept:
+            identity, delivery = next(iter(self._kept.items()))
+            if (
+                delivery.at > now - self._config.multicast_keep_seconds
+                and self._kept_bytes <= self._config.multicast_keep_bytes
+            ):
+                return
+            del self._kept[identity]
+            self._kept_bytes -= len(delivery.packet.payload)
+            self.expired += 1
+
+    def _has_seen(self, identity: PacketId) -> bool:
+        seen = self._seen.get((identity.origin, identity.epoch))
+        return seen is not None and identity.number in seen
+
+    def _see(self, identity: PacketId) -> None:
+        key = (identity.origin, identity.epoch)
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = SeenNumbers()
+            if len(self._seen) > _ORIGINS_MAX:
+                self._seen.popitem(last=False)
+        seen.add(identity.number)
