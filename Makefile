@@ -7,10 +7,10 @@ VENV := .venv/bin
 PURE := pyminuteman/addresses.py pyminuteman/errors.py $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py \
         errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py)
 
-.PHONY: help install demo test bench lint clean
+.PHONY: help install demo test bench bench-membership lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
 
 install: ## system packages, a virtual environment, the C module
 	@tools/install.sh dev
@@ -27,6 +27,10 @@ test: ## every test; those that need IPVS run in a guest kernel where this one h
 bench: ## reconcile latency beside the peers and the limit
 	@tools/install.sh bench
 	@$(VENV)/python benchmarks/reconcile.py $(ARGS)
+
+bench-membership: ## how soon a cluster knows who has died, beside serf; needs root
+	@tools/install.sh bench
+	@$(VENV)/python benchmarks/membership/run.py $(ARGS)
 
 lint: ## style, types, layers
 	@tools/install.sh dev

@@ -25,7 +25,7 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux 
     packages="$packages python3-dev"
 case $extra in
 dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg" ;;
-bench) packages="$packages valgrind libc6-dbg" ;;
+bench) packages="$packages valgrind libc6-dbg serf nftables" ;;
 esac
 if command -v dpkg-query >/dev/null; then
     missing=""
@@ -43,6 +43,8 @@ if command -v dpkg-query >/dev/null; then
             die "apt-get could not install$missing"
         fi
         rm -f "$log"
+        # The benchmark starts its own: whoever has not had serf does not want an agent that is there after every boot.
+        case $missing in *serf*) ! command -v systemctl >/dev/null || $sudo systemctl disable --now serf >/dev/null 2>&1 || true ;; esac
     else
         say "system packages are there"
     fi
