@@ -241,10 +241,10 @@ class HyParView:
             *([] if len(self.active) else [SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]),
         ]
 
-    def leave(self) -> list[Step]:
-        """Say goodbye to every neighbour."""
-        bye: tuple[Message, ...] = (Disconnect(DisconnectReason.LEAVING),)
-        return [Send(link.peer.endpoint, bye) for link in self.active]
+    def supersede(self, node: NodeId, now: float) -> list[Step]:
+        """The neighbour has begun another life: the link was to the former one."""
+        link = self.active.remove(node)
+        return [] if link is None else [LinkLost(link.peer, DisconnectReason.REPLACED), *self._plan_search(now, 0.0)]
 
     def heal(self, peer: Peer, now: float) -> list[Step]:
         """Try one that is out of reach: if it answers, two parts of a cluster are one again."""

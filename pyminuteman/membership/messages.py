@@ -106,7 +106,7 @@ class DisconnectReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Let me in. The sender's record comes in the same datagram."""
+    """Let me in."""
 
     number: int
 

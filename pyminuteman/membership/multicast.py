@@ -98,7 +98,7 @@ class MulticastOverlay:
         neighbours: Callable[[], dict[NodeId, Peer]],
         children: Callable[[NodeId], Sequence[NodeId]],
     ) -> None:
-        self._me = me
+        self.me = me
         self._config = config
         self._random = random
         self._neighbours = neighbours
@@ -120,8 +120,8 @@ class MulticastOverlay:
     def send(self, topic: str, payload: bytes, now: float, *, record_route: bool) -> list[Step]:
         """A packet of our own, to everybody but ourselves."""
         self._number += 1
-        identity = PacketId(self._me.id, self._me.epoch, self._number)
-        route = (self._me.id,) if record_route else None
+        identity = PacketId(self.me.id, self.me.epoch, self._number)
+        route = (self.me.id,) if record_route else None
         packet = Multicast(identity, topic, self._config.multicast_time_to_live, payload, route)
         self._see(identity)
         return self._pass_on(packet, packet, None, now)
@@ -142,7 +142,7 @@ class MulticastOverlay:
         time_to_live = min(packet.time_to_live, self._config.multicast_time_to_live) - 1
         route = packet.route
         if route is not None and len(route) < _ROUTE_MAX:
-            route = (*route, self._me.id)
+            route = (*route, self.me.id)
         onward = replace(packet, time_to_live=time_to_live, route=route)
         return [delivered, *self._pass_on(packet, onward, sender.id, now)]
 
@@ -226,18 +226,15 @@ class MulticastOverlay:
 
     def _pass_on(self, kept: Multicast, onward: Multicast, sender: NodeId | None, now: float) -> list[Step]:
         steps: list[Step] = []
-        known_by: dict[NodeId, None] = {kept.id.origin: None}
-        if sender is not None:
-            known_by[sender] = None
         neighbours = self._neighbours()
         if onward.time_to_live > 0:
             for child in self._children(kept.id.origin):
                 peer = neighbours.get(child)
-                if peer is not None and child not in known_by:
-                    known_by[child] = None
+                if peer is not None and child != sender:
                     steps.append(Send(peer.endpoint, (onward,)))
-        # A child's copy can be lost, so children are announced to as well, the second time round.
-        self._kept[kept.id] = Delivery(onward, now, {node: None for node in known_by if node in (sender, kept.id.origin)})
+        # Only who is known to have it is spared the announcement: what went to the children can be lost.
+        has_it = {node: None for node in (sender, kept.id.origin) if node is not None}
+        self._kept[kept.id] = Delivery(onward, now, has_it)
         self._kept_bytes += len(kept.payload)
         self._expire(now)
         self._fresh.append(kept.id)
