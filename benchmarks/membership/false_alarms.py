@@ -47,7 +47,7 @@ def frozen(cluster: Cluster, seconds: float, repetitions: int, progress: Progres
         wrong = cluster.wait_for_views(VIEWS_SECONDS)
         alarms = cluster.alarms_since(mark)
         of_it, by_it, elsewhere = _split(alarms, node)
-        record = {
+        record: Record = {
             "frozen": name_of(node),
             "seconds": seconds,
             "of_it": alarm_records(of_it, thawed_ns),

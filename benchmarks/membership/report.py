@@ -22,7 +22,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 EVERYTHING_IN = (HERE / "README.md", ROOT / "docs" / "membership.md")
 FRONT_PAGE = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- membership figures -->\n).*?(<!-- /membership figures -->)", re.DOTALL)
+MARKS = ("<!-- membership figures -->", "<!-- /membership figures -->")
+MARKED = re.compile("(" + ".*?".join(MARKS) + ")", re.DOTALL)
 
 NAMES = {"minuteman": "pyminuteman", "serf": "serf"}
 
@@ -221,9 +222,9 @@ def save(data: dict[str, Any], results: Path) -> None:
     text = markdown(data)
     (results / "membership.md").write_text(text)
     picture.draw(data, results / "failure_detection.svg")
-    for reader, figures_for_it in (*((reader, text) for reader in EVERYTHING_IN), (FRONT_PAGE, front_page(data))):
-        if reader.exists() and MARKED.search(found := reader.read_text()):
-            reader.write_text(MARKED.sub(lambda marks, to=figures_for_it: f"{marks[1]}\n{to}\n{marks[2]}", found))
+    for reader, part in (*((reader, text) for reader in EVERYTHING_IN), (FRONT_PAGE, front_page(data))):
+        if reader.exists() and len(pieces := MARKED.split(reader.read_text())) == 3:
+            reader.write_text(f"{pieces[0]}{MARKS[0]}\n\n{part}\n{MARKS[1]}{pieces[2]}")
 
 
 def main() -> int:
