@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import trio
 
@@ -39,7 +39,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Inbox(trio.abc.ReceiveChannel[T_co]):
-    """What waits for one reader: ``async for`` over it, or :meth:`receive`. Close it, or use ``async with``, to be told no more."""
+    """What waits for one reader: ``async for`` over it, or :meth:`receive`. Close it, or use ``with``, to be told no more."""
 
     def __init__(self, forget: Callable[[Inbox[T_co]], object]) -> None:
         """Call ``forget`` once when the reader closes it."""
@@ -93,6 +93,12 @@ class Inbox(trio.abc.ReceiveChannel[T_co]):
             self._items.clear()
             self._readers.unpark_all()
             self._forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def aclose(self) -> None:
         """:meth:`close`, as trio's channels have it."""

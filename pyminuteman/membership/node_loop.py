@@ -1,0 +1,178 @@
+"""The one task that runs a node: sleep until a datagram comes or the core wants to be woken, and do what the core says.
+
+What a wake-up costs is what the failure detector costs, since at rest there are a hundred of them in a second: hence plain socket
+calls, one at a time, and nothing logged or awaited between a datagram and the answer to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from pyminuteman.membership.bulk import BulkExchange
+from pyminuteman.membership.codec import pack, unpack
+from pyminuteman.membership.effects import Effect, Notification, Received, Send
+from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
+from pyminuteman.membership.keyring import REASONS, Ring
+from pyminuteman.membership.messages import Peer
+from pyminuteman.membership.node import MembershipNode
+from pyminuteman.membership.transport import Transport
+
+__all__ = ["NodeLoop"]
+
+_log = logging.getLogger("pyminuteman.membership")
+_DATAGRAMS_A_TURN: Final = 256
+"""Datagrams taken before other tasks get their turn: some 20 ms of work."""
+_TURNS_BEFORE_TIMERS: Final = 8
+"""Turns in a row that may go by before timers fire although more waits: a flood must not stop our heartbeats."""
+_FAULTS_LOGGED: Final = 10
+
+
+class NodeLoop:
+    """A core with its transport and keys.
+
+    Args:
+        node: The core; only this calls it.
+        transport: How its words travel.
+        ring: How they are sealed.
+        datagram_max_bytes: Largest datagram, sealed.
+        notify: Takes what the core has to tell.
+    """
+
+    def __init__(
+        self,
+        node: MembershipNode,
+        *,
+        transport: Transport,
+        ring: Ring,
+        datagram_max_bytes: int,
+        notify: Callable[[Notification], object],
+    ) -> None:
+        self.node = node
+        self._transport = transport
+        self._ring = ring
+        self._limit = datagram_max_bytes - ring.overhead
+        self._notify = notify
+        self._bulk = BulkExchange(transport, ring, self._take_bulk)
+        self._sleep = trio.CancelScope()
+        self._me = node.me
+        self._self_peer = Peer(node.me.id, node.me.epoch, node.me.endpoint)
+        self._malformed = 0
+        self._unknown = 0
+        self._faults = 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._bulk.run)
+            await self._run_datagrams()
+
+    def perform(self, effects: Iterable[Effect]) -> None:
+        """Do what the core said when it was called from outside of this loop."""
+        self._perform(effects)
+        # The core may want to be woken earlier now than the loop sleeps.
+        self._sleep.deadline = min(self._sleep.deadline, self.node.next_wake)
+
+    def metrics(self) -> dict[str, int | float]:
+        """Plain numbers: of the core, of this loop, of the wire, of the exchange of bulk."""
+        wire = self._transport.counters
+        return {
+            **self.node.metrics(),
+            "datagrams_sent_total": wire.datagrams_sent,
+            "datagram_bytes_sent_total": wire.bytes_sent,
+            "datagrams_received_total": wire.datagrams_received,
+            "datagram_bytes_received_total": wire.bytes_received,
+            "datagrams_unsent_total": sum(wire.unsent.values()),
+            **{f"datagrams_unsent_{reason.lower()}_total": count for reason, count in sorted(wire.unsent.items())},
+            **{f"refused_{reason}_total": self._ring.counters[reason] for reason in REASONS},
+            "datagrams_malformed_total": self._malformed,
+            "messages_unknown_total": self._unknown,
+            "internal_faults_total": self._faults,
+            **self._bulk.metrics(),
+        }
+
+    async def _run_datagrams(self) -> None:
+        node, transport = self.node, self._transport
+        while True:
+            with trio.move_on_at(node.next_wake) as self._sleep:
+                await transport.wait_readable()
+            # What has arrived comes before timers: after a stall of ours, many are heard that would else be judged.
+            for _ in range(_TURNS_BEFORE_TIMERS):
+                if not self._drain():
+                    break
+                await trio.lowlevel.checkpoint()
+            now = trio.current_time()
+            if now >= node.next_wake:
+                self._perform(node.wake(now))
+
+    def _drain(self) -> bool:
+        """Take what has arrived; True when there may be more."""
+        receive, take = self._transport.receive, self._take
+        for _ in range(_DATAGRAMS_A_TURN):
+            datagram = receive()
+            if datagram is None:
+                return False
+            take(datagram)
+        return True
+
+    def _take(self, datagram: bytes) -> None:
+        opened = self._ring.open(datagram)
+        if opened is None:
+            return  # the ring has counted why
+        try:
+            sender, messages, unknown = unpack(opened.plain)
+        except RemoteProtocolError:
+            self._malformed += 1
+            return
+        self._unknown += unknown
+        self._handle(Received(opened.boot, sender, messages, len(datagram)))
+
+    def _take_bulk(self, boot: bytes, plain: bytes) -> None:
+        """A payload came over TCP."""
+        try:
+            sender, messages, unknown = unpack(plain, stream=True)
+        except RemoteProtocolError:
+            self._malformed += 1
+            return
+        self._unknown += unknown
+        self._handle(Received(boot, sender, messages, len(plain)))
+        self.perform(())
+
+    def _handle(self, received: Received) -> None:
+        try:
+            effects = self.node.handle(received, trio.current_time())
+        except Exception:  # noqa: BLE001 - logged below
+            # A fault of ours that a peer's message has brought out. That message would reach every node: all of them ending
+            # would be worse than going on without it.
+            self._report_fault(received)
+            return
+        self._perform(effects)
+
+    def _report_fault(self, dropped: object) -> None:
+        self._faults += 1
+        if self._faults <= _FAULTS_LOGGED:
+            _log.exception("a fault in pyminuteman, please report it; this was dropped: %.1000r", dropped)
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+            else:
+                self._notify(effect.notification)  # type: ignore[union-attr]
+
+    def _send(self, effect: Send) -> None:
+        me = self.node.me
+        if me is not self._me:
+            self._me, self._self_peer = me, Peer(me.id, me.epoch, me.endpoint)
+        try:
+            datagrams, payloads = pack(effect.messages, self._self_peer if effect.identify else None, limit=self._limit)
+        except LocalProtocolError:
+            self._report_fault(effect)
+            return
+        for plain in datagrams:
+            self._transport.send(self._ring.seal(plain), effect.to)
+        for plain in payloads:
+            self._bulk.send(effect.to, plain)
