@@ -12,7 +12,6 @@ cannot nest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -21,6 +20,7 @@ from pyminuteman.membership.decoding import LIST_MAX, READERS, TOPIC_MAX_BYTES, 
 from pyminuteman.membership.encoding import CUTTERS, WRITERS, encode_identity
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
 from pyminuteman.membership.messages import Message, Peer
+from pyminuteman.membership.records import MSGPACK_CAPS
 
 __all__ = ["PROTOCOL_VERSIONS", "STREAM_MAX_BYTES", "Unpacked", "agree", "pack", "unpack"]
 
@@ -114,9 +114,9 @@ def _fill(head: bytes, pieces: list[bytes], room: int, most: int) -> list[bytes]
     return [*payloads, b"".join(group)]
 
 
-_CAPS: Final = {"max_map_len": 0, "max_ext_len": 0, "max_array_len": LIST_MAX, "strict_map_key": True, "raw": False}
-_DATAGRAM_CAPS: Final = {**_CAPS, "max_str_len": TOPIC_MAX_BYTES, "max_bin_len": _DATAGRAM_MAX_BYTES}
-_STREAM_CAPS: Final = {**_CAPS, "max_str_len": TOPIC_MAX_BYTES, "max_bin_len": STREAM_MAX_BYTES}
+_CAPS: Final = {**MSGPACK_CAPS, "max_array_len": LIST_MAX, "max_str_len": TOPIC_MAX_BYTES}
+_DATAGRAM_CAPS: Final = {**_CAPS, "max_bin_len": _DATAGRAM_MAX_BYTES}
+_STREAM_CAPS: Final = {**_CAPS, "max_bin_len": STREAM_MAX_BYTES}
 
 
 def unpack(plain: bytes, *, stream: bool = False) -> Unpacked:
@@ -145,16 +145,22 @@ def unpack(plain: bytes, *, stream: bool = False) -> Unpacked:
 
 
 def _arrays(plain: bytes, most: int, caps: dict[str, Any]) -> list[Any]:
-    body = memoryview(plain)[1:]
-    try:
-        return [msgpack.unpackb(body, **caps)]  # most payloads are one heartbeat, and this takes a quarter of the time
-    except msgpack.ExtraData:
-        pass
-    unpacker = msgpack.Unpacker(max_buffer_size=len(body), **caps)
+    body = plain[1:]
+    if body[1:2] != b"\0":  # else the identity is first, so there is more
+        try:
+            return [msgpack.unpackb(body, **caps)]  # most payloads are one heartbeat, and this takes a quarter of the time
+        except msgpack.ExtraData:
+            pass
+    unpacker = msgpack.Unpacker(None, read_size=len(body), max_buffer_size=len(body), **caps)
     unpacker.feed(body)
-    arrays = list(islice(unpacker, most + 2))
-    if unpacker.tell() != len(body):
-        raise ValueError("bytes left behind the last message")
+    arrays: list[Any] = []
+    end = 0
+    # Not by iteration: that ends as silently within a message as behind the last.
+    while end < len(body):
+        if len(arrays) > most:  # the identity is one more than the messages
+            raise ValueError(f"more than {most} messages")
+        arrays.append(unpacker.unpack())
+        end = unpacker.tell()
     return arrays
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
 
-from pyminuteman.addresses import Endpoint, NodeId
-from pyminuteman.membership.errors import RemoteProtocolError
+from pyminuteman.addresses import Endpoint, NodeId, parse_address
+from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["BODY_MAX_BYTES", "NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record", "unpack_endpoint"]
+__all__ = ["BODY_MAX_BYTES", "MSGPACK_CAPS", "NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record", "unpack_endpoint"]
 
 NAME_MAX_BYTES: Final = 64
 """Longest name of a node, in UTF-8."""
@@ -27,7 +27,26 @@ _NEIGHBOURS_MAX: Final = 64
 _ADDRESSES_MAX: Final = 16
 _TAGS_MAX: Final = 64
 _KEYS_MAX: Final = 16
+_TEXT_MAX_BYTES: Final = 4096
+_MULTICAST_V4: Final = 224  # and what is above it: reserved, and broadcast
+_MULTICAST_V6: Final = 0xFF
+_PROTOCOL_MAX: Final = 255  # a byte of each payload
 _FIELDS_MIN: Final = 9
+
+
+def _refuse(*_value: object) -> NoReturn:
+    raise ValueError("a map or an extension")
+
+
+MSGPACK_CAPS: Final[dict[str, Any]] = {
+    "max_map_len": 0,
+    "max_ext_len": 0,
+    "object_hook": _refuse,  # a length of 0 lets the empty ones through
+    "ext_hook": _refuse,
+    "strict_map_key": True,
+    "raw": False,
+}
+"""How MessagePack is read wherever it comes from a peer: arrays, numbers, texts and bytes, and no other things."""
 
 
 class MemberState(IntEnum):
@@ -84,7 +103,22 @@ class Record:
     protocol: tuple[int, int] = (1, 1)
 
     def encode(self) -> EncodedRecord:
-        """As it travels."""
+        """As it travels.
+
+        Raises:
+            LocalProtocolError: It holds more than others take: a name above 64 bytes, or above 16 addresses, 64 tags, 64 neighbours,
+                64 accused, 16 keys, or 8192 bytes in all.
+        """
+        for what, size, most in (
+            ("bytes of name", len(self.name.encode()), NAME_MAX_BYTES),
+            ("addresses", len(self.addresses), _ADDRESSES_MAX),
+            ("tags", len(self.tags), _TAGS_MAX),
+            ("neighbours", len(self.neighbours), _NEIGHBOURS_MAX),
+            ("accused", len(self.accused), _NEIGHBOURS_MAX),
+            ("keys", len(self.keys), _KEYS_MAX),
+        ):
+            if size > most:
+                raise LocalProtocolError(f"a record with {size} {what}: others take {most}")
         body: bytes = msgpack.packb(
             (
                 self.name,
@@ -98,6 +132,8 @@ class Record:
                 self.protocol,
             )
         )
+        if len(body) > BODY_MAX_BYTES:
+            raise LocalProtocolError(f"a record of {len(body)} bytes: others take {BODY_MAX_BYTES}")
         return EncodedRecord(self.id, self.epoch, self.version, body)
 
     @classmethod
@@ -118,10 +154,9 @@ class Record:
             raise ValueError(f"{len(encoded.body)} bytes")
         body = msgpack.unpackb(
             encoded.body,
-            max_ext_len=0,
-            max_map_len=0,
+            **MSGPACK_CAPS,
             max_array_len=_TAGS_MAX + 1,
-            max_str_len=2048,
+            max_str_len=_TEXT_MAX_BYTES,
             max_bin_len=BODY_MAX_BYTES,
         )
         if not isinstance(body, list) or len(body) < _FIELDS_MIN:
@@ -129,16 +164,18 @@ class Record:
         name, endpoint, addresses, tags, state, neighbours, accused, keys, protocol = body[:_FIELDS_MIN]
         if not isinstance(name, str) or len(name.encode()) > NAME_MAX_BYTES or not name:
             raise ValueError("name")
-        low, high = protocol
-        if not (isinstance(low, int) and isinstance(high, int) and 1 <= low <= high < 1 << 16):
-            raise ValueError("protocol")
+        low, high, *_ = _items(protocol, _TAGS_MAX)
+        if not (type(low) is type(high) is int and 1 <= low <= high <= _PROTOCOL_MAX):  # bool is an int, and none here
+            raise ValueError("protocol versions")
+        if type(state) is not int:
+            raise ValueError("state")
         return cls(
             id=encoded.id,
             epoch=encoded.epoch,
             version=encoded.version,
             name=name,
             endpoint=unpack_endpoint(endpoint),
-            addresses=tuple(_strings(addresses, _ADDRESSES_MAX)),
+            addresses=tuple(_address(address) for address in _strings(addresses, _ADDRESSES_MAX)),
             tags=tuple((key, value) for key, value in (_strings(pair, 2) for pair in _items(tags, _TAGS_MAX))),
             state=MemberState(state),
             neighbours=_ids(neighbours),
@@ -157,7 +194,10 @@ def unpack_endpoint(packed: bytes) -> Endpoint:
     """
     endpoint = Endpoint.unpack(packed)
     address = packed[:-2]
-    nowhere = address[0] == 0xFF or not any(address) if len(address) == 16 else address[0] == 0 or address[0] >= 224  # noqa: PLR2004
+    if len(address) == 4:  # noqa: PLR2004 - the size of an IPv4 address
+        nowhere = address[0] == 0 or address[0] >= _MULTICAST_V4
+    else:
+        nowhere = address[0] == _MULTICAST_V6 or not any(address)
     if nowhere or endpoint.port == 0:
         raise ValueError(f"{endpoint} is no place to reach a node")
     return endpoint
@@ -185,7 +225,12 @@ def _ids(packed: bytes) -> tuple[NodeId, ...]:
     return ids
 
 
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
 def _key(value: object) -> bytes:
-    if not isinstance(value, bytes) or len(value) > NodeId.SIZE:
+    if not isinstance(value, bytes) or not 0 < len(value) <= NodeId.SIZE:
         raise ValueError("key id")
     return value
