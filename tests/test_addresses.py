@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pyminuteman.addresses import (
     IPV4,
     IPV6,
+    Endpoint,
+    NodeId,
     format_address,
     format_endpoint,
     parse_address,
@@ -104,3 +106,47 @@ def test_an_address_alone_is_the_network_of_that_address() -> None:
 def test_a_wrong_network_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_network(text)
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_an_endpoint_survives_packing_printing_and_sorting(address: object, port: int) -> None:
+    endpoint = Endpoint(format_address(parse_address(str(address))[1]), port)
+    assert Endpoint.unpack(endpoint.packed) == endpoint == Endpoint.parse(str(endpoint))
+    assert len(endpoint.packed) == (18 if ":" in endpoint.address else 6)
+
+
+def test_an_endpoint_without_port_takes_the_default_or_is_refused() -> None:
+    assert Endpoint.parse("10.0.0.1", default_port=61420) == Endpoint("10.0.0.1", 61420)
+    assert Endpoint.parse("[fd00::1]:0", default_port=61420) == Endpoint("fd00::1", 0)
+    with pytest.raises(ValueError, match=r"'fd00::1': expected ADDRESS:PORT"):
+        Endpoint.parse("fd00::1")
+
+
+@pytest.mark.parametrize("size", [0, 5, 7, 17, 19])
+def test_an_endpoint_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"packed in 6 or 18 bytes, not {size}"):
+        Endpoint.unpack(bytes(size))
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
+def test_a_node_id_is_its_bytes(one: bytes, other: bytes) -> None:
+    node = NodeId(one)
+    assert NodeId.parse(str(node)) == node == one
+    assert hash(node) == hash(one)
+    assert (node < NodeId(other)) == (one < other)
+    assert node.short == str(node)[:8] == one.hex()[:8]
+    assert repr(node) == f"NodeId({node.short})"
+    assert bytes(node) == one
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_node_id_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a node id has 16 bytes, not {size}"):
+        NodeId(bytes(size))
+    with pytest.raises(ValueError, match="is not a node id"):
+        NodeId.parse("ab" * size)
+
+
+def test_words_are_no_node_id() -> None:
+    with pytest.raises(ValueError, match=r"'somebody' is not a node id \(32 hexadecimal digits\)"):
+        NodeId.parse("somebody")
