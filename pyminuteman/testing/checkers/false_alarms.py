@@ -1,0 +1,44 @@
+"""Nobody is suspected or given up without a reason that is somebody's fault.
+
+Reasons, each for as long as the bounds say: the suspect is dead, or gone; it was frozen, or whoever suspects it was; the network
+between any two was cut; a fault took the graph of the survivors apart. Being down needs a reason that lasted longer than a freeze
+is forgiven for.
+"""
+
+from __future__ import annotations
+
+from pyminuteman.membership.effects import MemberDown, MemberSuspect, Notification
+from pyminuteman.testing.checkers.checker import Checker
+from pyminuteman.testing.simulation.process import Process
+
+__all__ = ["NoFalseAlarms"]
+
+
+class NoFalseAlarms(Checker):
+    """Judges each suspicion when it is told."""
+
+    def notified(self, time: float, process: Process, notification: Notification) -> None:
+        """Ask for the reason."""
+        if not isinstance(notification, MemberSuspect | MemberDown):
+            return
+        record = notification.record
+        accused = self.world.truth.life_of(record.id, record.epoch)
+        if accused is None:
+            self.found(time, process, f"holds somebody for dead who never lived: {record.id.short}")
+            return
+        down = isinstance(notification, MemberDown)
+        if not self._has_reason(time, process, accused, down=down):
+            self.found(time, process, f"{'gave up' if down else 'suspected'} {accused.name}, which lives")
+
+    def _has_reason(self, time: float, process: Process, accused: Process, *, down: bool) -> bool:
+        truth, bounds = self.world.truth, self.bounds
+        if accused.ended_at is not None or accused.left_at is not None:
+            return True
+        settled = time - bounds.settled
+        if truth.any_cut(settled, time) or truth.torn(settled, time):
+            return True
+        if down:
+            long = [end - began for one in (process, accused) for began, end in one.pauses if end >= settled]
+            return any(seconds >= bounds.forgiven_pause for seconds in long)
+        recently = time - bounds.recovery
+        return any(truth.frozen(one, recently, time) for one in (process, accused))
