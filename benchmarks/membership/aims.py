@@ -41,7 +41,12 @@ def aims(found: Found) -> Iterator[Aim]:
         yield Aim(f"live nodes declared down, {what}", 0, figures.alarms(records).downs if records else None, "pairs")
     yield Aim("a wrong suspicion lasts, beyond its cause", 0.3, _longest_suspicion(found), "s")
     yield Aim("frozen for 2 s: alive everywhere after its thaw", 0.5, _longest_return(found), "s")
-    yield Aim("cold start: every view complete, median", 2.0, _cold_start(found, "complete_seconds"), "s")
+    for what, scenario, key in (
+        ("from the start of the first process", "cold_start", "complete_seconds"),
+        ("from when the last process runs", "cold_start", "joined_seconds"),
+        ("from when the contact comes that all others wait for", "join_at_once", "complete_seconds"),
+    ):
+        yield Aim(f"cold start, every view complete {what}, median", 2.0, _start(found, scenario, key), "s")
     for key, most, unit in (
         ("sent_packets_per_second", 50, "packets/s"),
         ("sent_bytes_per_second", 5000, "B/s"),
@@ -67,9 +72,8 @@ def _longest_return(found: Found) -> float | None:
     return max((NEVER if end is None else end for end in ends), default=None)
 
 
-def _cold_start(found: Found, key: str) -> float | None:
-    starts = found.get("cold_start", [])
-    if any(record[key] is None for record in starts):
+def _start(found: Found, scenario: str, key: str) -> float | None:
+    if any(record[key] is None for record in found.get(scenario, [])):
         return NEVER
-    spread = figures.cold_start(found, key)
+    spread = figures.start(found, scenario, key)
     return spread.median if spread else None

@@ -66,9 +66,10 @@ class Cluster:
     def process(self, node: int) -> int:
         return self._runs[node][-1].process.pid
 
-    def running_since_ns(self) -> int:
-        """When the last of those that run said that it is up."""
-        return max(self._runs[node][-1].running_since_ns or 0 for node in self.running())
+    def running_since_ns(self) -> int | None:
+        """When the last of those that were started said that it is up; None if one has not."""
+        since = [self._runs[node][-1].running_since_ns for node in self.running()]
+        return max((at for at in since if at is not None), default=None) if None not in since else None
 
     def pick(self, count: int) -> list[int]:
         """Victims: running ones, at random, and never the contact."""

@@ -8,10 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cluster import Cluster
+from cluster import Cluster, NodeEndedError
 from failure_detection import VIEWS_SECONDS, pairs_text
+from peers import CONTACT
 from progress import Progress
 from records import Record, alarm_records, rounded
+
+from pyminuteman.testing.cluster_namespaces import LinkCounters
 
 _COLD_START_SECONDS = 60.0
 _QUIET_SECONDS = 3.0  # after the views are complete, before the rest is measured
@@ -30,10 +33,11 @@ def cold_start(cluster: Cluster, progress: Progress) -> Record:
     cluster.start(nodes)
     launched_ns = time.time_ns()
     wrong = cluster.wait_for_views(_COLD_START_SECONDS)
-    sent = [(after - earlier).sent_bytes for after, earlier in zip(cluster.namespaces.counters(), before, strict=True)]
-    changes = cluster.views.since(mark)
-    complete_ns = max(change.time_ns for change in changes)
+    sent = _sent_bytes(cluster, before)
+    complete_ns = max((change.time_ns for change in cluster.views.since(mark)), default=began_ns)
     running_ns = cluster.running_since_ns()
+    if running_ns is None:
+        raise NodeEndedError("some nodes never said that they are up")
     record = {
         "launched_seconds": rounded((launched_ns - began_ns) / 1e9),
         "last_running_seconds": rounded((running_ns - began_ns) / 1e9),
@@ -46,6 +50,32 @@ def cold_start(cluster: Cluster, progress: Progress) -> Record:
     }
     total = f"complete in {record['complete_seconds']} s" if not wrong else f"{len(wrong)} pairs missing: {pairs_text(wrong)}"
     progress.done(f"cold start: last node running after {record['last_running_seconds']} s, {total}")
+    return record
+
+
+def join_at_once(cluster: Cluster, progress: Progress) -> Record:
+    """All nodes run, and wait for the contact; then it comes. What the start of forty processes hides: thirty-nine join at once."""
+    others = set(range(cluster.size)) - {CONTACT}
+    cluster.start(others)
+    cluster.wait_until(lambda: cluster.running_since_ns() is not None, _COLD_START_SECONDS)
+    cluster.rest(_QUIET_SECONDS)
+    before = cluster.namespaces.counters()
+    mark = cluster.views.mark()
+    cluster.start([CONTACT])
+    wrong = cluster.wait_for_views(_COLD_START_SECONDS)
+    sent = _sent_bytes(cluster, before)
+    contact_ns = cluster.running_since_ns()
+    complete_ns = max((change.time_ns for change in cluster.views.since(mark)), default=None)
+    seconds = None if wrong or contact_ns is None or complete_ns is None else rounded((complete_ns - contact_ns) / 1e9)
+    record = {
+        "complete_seconds": seconds,
+        "wrong_pairs": len(wrong),
+        "sent_bytes_mean": round(fmean(sent)),
+        "sent_bytes_max": max(sent),
+        "alarms": alarm_records(cluster.alarms_since(mark)),
+    }
+    total = f"complete in {seconds} s" if not wrong else f"{len(wrong)} pairs missing: {pairs_text(wrong)}"
+    progress.done(f"all wait for the contact, and it comes: {total}")
     return record
 
 
@@ -84,6 +114,10 @@ REST_UNITS = {
     "rss_mb": "MB RSS",
     "pss_mb": "MB PSS",
 }
+
+
+def _sent_bytes(cluster: Cluster, before: list[LinkCounters]) -> list[int]:
+    return [(after - earlier).sent_bytes for after, earlier in zip(cluster.namespaces.counters(), before, strict=True)]
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -107,6 +107,7 @@ def at_rest(found: Found, key: str) -> tuple[float, float] | None:
     return (fmean(row["mean"] for row in rows), max(row["max"] for row in rows)) if rows else None
 
 
-def cold_start(found: Found, key: str) -> Spread | None:
-    values = (record[key] for record in found.get("cold_start", []))
+def start(found: Found, scenario: str, key: str) -> Spread | None:
+    """Of `cold_start` or `join_at_once`; those that were never complete are in no figure."""
+    values = (record[key] for record in found.get(scenario, []))
     return Spread.of(value for value in values if value is not None)

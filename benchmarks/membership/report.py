@@ -100,6 +100,7 @@ def _scenarios(data: dict[str, Any]) -> dict[str, Any]:
 
     seconds = sum(record["seconds"] for record in _first(data, "busy")[:1])
     scenarios: dict[str, Any] = {"cold start": lambda found: found.get("cold_start", [])}
+    scenarios["the contact comes last"] = lambda found: found.get("join_at_once", [])
     scenarios["nothing, at rest"] = lambda found: found.get("at_rest", [])
     scenarios[f"8 busy loops, {seconds:.0f} s"] = lambda found: found.get("busy", [])
     for share in sorted({record["share"] for record in _first(data, "loss")}):
@@ -152,18 +153,22 @@ def costs(data: dict[str, Any]) -> str:
 
 def cold_starts(data: dict[str, Any]) -> str:
     rows = []
-    for name, found in data["peers"].items():
-        starts = found.get("cold_start", [])
-        missing = sum(record["wrong_pairs"] for record in starts)
-        cells = [NAMES[name], str(len(starts))]
-        cells += [
-            spread(figures.cold_start(found, key)) for key in ("complete_seconds", "last_running_seconds", "joined_seconds")
-        ]
-        sent, most = (figures.cold_start(found, f"sent_bytes_{key}") for key in ("mean", "max"))
-        cells.append(f"{sent.median / 1e3:.1f} ({most.most / 1e3:.1f})" if sent and most else "-")
-        rows.append([*cells, str(missing)])
-    heading = ["seconds: least / median / p95 / most", "n", "every view complete", "of which: until the last process ran"]
-    return table([*heading, "and from then on", "sent meanwhile, kB a node (most)", "pairs missing"], rows)
+    for what, scenario, key in (
+        ("all start: every view complete", "cold_start", "complete_seconds"),
+        ("- of which, until the last process runs", "cold_start", "last_running_seconds"),
+        ("- and from then on", "cold_start", "joined_seconds"),
+        ("all wait for the contact, and it comes: every view complete", "join_at_once", "complete_seconds"),
+    ):
+        for name, found in data["peers"].items():
+            starts = found.get(scenario, [])
+            if not starts:
+                continue
+            sent, most = (figures.start(found, scenario, f"sent_bytes_{which}") for which in ("mean", "max"))
+            traffic = f"{sent.median / 1e3:.1f} ({most.most / 1e3:.1f})" if sent and most and key == "complete_seconds" else ""
+            missing = str(sum(record["wrong_pairs"] for record in starts)) if traffic else ""
+            rows.append([what, NAMES[name], str(len(starts)), spread(figures.start(found, scenario, key)), traffic, missing])
+    heading = ["", "peer", "n", "s: least / median / p95 / most", "sent meanwhile, kB a node (most)", "pairs missing at 60 s"]
+    return table(heading, rows)
 
 
 def aimed(data: dict[str, Any]) -> str:

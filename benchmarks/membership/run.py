@@ -16,7 +16,8 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -54,9 +55,10 @@ def measure(options: argparse.Namespace, effort: Effort, peers: dict[str, Peer],
             for name in order:
                 progress.enter(f"{name}, block {block + 1} of {effort.blocks}")
                 found = results["peers"][name]
+                make = partial(Cluster, peers[name], namespaces, directory / name / str(block), chance, log)
                 try:
-                    with Cluster(peers[name], namespaces, directory / name / str(block), chance, log) as cluster:
-                        for scenario, records in measure_block(cluster, effort, block, progress):
+                    with closing(measure_block(make, effort, block, progress)) as measuring:
+                        for scenario, records in measuring:
                             found.setdefault(scenario, []).extend(record | {"block": block} for record in records)
                 except NodeEndedError as error:  # a result, too; the next block has a new cluster
                     found["errors"].append(f"block {block + 1}: {error}")

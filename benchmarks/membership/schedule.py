@@ -6,7 +6,7 @@ whatever else this machine does meanwhile, and no figure rests on a single start
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field
 
 import cost
@@ -76,7 +76,7 @@ class Effort:
 def expected_lines(effort: Effort, peer_has_neighbours: bool) -> int:
     """How many lines of progress a peer will have written in all."""
     lines = effort.blocks  # every cluster has a cold start
-    lines += effort.blocks * ("cost" in effort.parts)
+    lines += effort.blocks * (("cost" in effort.parts) + ("cold-start" in effort.parts))
     lines += effort.repetitions * ("detection" in effort.parts)
     if "false-alarms" in effort.parts:
         lines += effort.repetitions + 2 * effort.longer_freezes + effort.successions
@@ -84,8 +84,18 @@ def expected_lines(effort: Effort, peer_has_neighbours: bool) -> int:
     return lines
 
 
-def measure_block(cluster: Cluster, effort: Effort, block: int, progress: Progress) -> Iterator[tuple[str, list[Record]]]:
+def measure_block(
+    make_cluster: Callable[[], Cluster], effort: Effort, block: int, progress: Progress
+) -> Generator[tuple[str, list[Record]], None, None]:
     """Measure a block's share of everything; yields each scenario's name and records as soon as there are any."""
+    if "cold-start" in effort.parts:
+        with make_cluster() as cluster:
+            yield "join_at_once", [cost.join_at_once(cluster, progress)]
+    with make_cluster() as cluster:
+        yield from _one_cluster(cluster, effort, block, progress)
+
+
+def _one_cluster(cluster: Cluster, effort: Effort, block: int, progress: Progress) -> Iterator[tuple[str, list[Record]]]:
     yield "cold_start", [cost.cold_start(cluster, progress)]
     if "cost" in effort.parts:
         yield "at_rest", [cost.at_rest(cluster, effort.rest_seconds / effort.blocks, progress)]
