@@ -6,6 +6,9 @@ Pure. Invariants:
 2. Nobody but its owner raises a version. A node that sees a record of itself newer than its own goes above it (:meth:`outdone`).
 3. Epochs are wall seconds, so one far ahead of our clock is a mistake or a lie, and is refused: it would lock its owner out.
 4. The table is bounded; what is beyond is dropped and counted.
+5. The claims of a node that was cut off as failed are void until it speaks again (:meth:`void`). Nodes that died together claim
+   each other for ever; were one of them to come back, its old claims would bring the others back with it. Whoever lives has a
+   newer version by then, for it has lost a link too, or has refuted.
 
 Tables are compared by hashes. The hash of a table is the sum of the hashes of the records *in reach* (:meth:`include`): sums can
 be kept up to date one record at a time, and dead records, which nodes forget at different times, do not make tables differ.
@@ -43,10 +46,11 @@ class Entry(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a record changed: its former form, None for a newcomer."""
+    """What a record changed: its former form, None for a newcomer, and whether that was void."""
 
     previous: Record | None
     record: Record
+    was_void: bool
 
 
 def bucket_count_for(size: int) -> int:
@@ -65,6 +69,7 @@ class AdjacencyTable:
         self._entries: dict[NodeId, Entry] = {}
         self._accusers: dict[NodeId, dict[NodeId, None]] = {}
         self._included: dict[NodeId, int] = {}
+        self._void: dict[NodeId, None] = {}
         self._sum = 0
         self.me = me.id
         self.dropped = 0
@@ -116,8 +121,9 @@ class AdjacencyTable:
             self.dropped += 1
             raise RemoteProtocolError(f"the table is full ({self._config.members_max} members)")
         record = Record.decode(encoded)
+        was_void = encoded.id in self._void
         self._put(record, encoded)
-        return Change(None if entry is None else entry.record, record)
+        return Change(None if entry is None else entry.record, record, was_void)
 
     def check(self, encoded: EncodedRecord, wall: float) -> None:
         """See whether epoch and version are within reason.
@@ -145,6 +151,7 @@ class AdjacencyTable:
         if entry is None:
             return
         self.exclude(node)
+        self._void.pop(node, None)
         for accused in entry.record.accused:
             self._pardon(accused, node)
 
@@ -152,6 +159,7 @@ class AdjacencyTable:
         previous = self._entries.get(record.id)
         entry = Entry(record, encoded, frozenset(record.neighbours), encoded.hash)
         self._entries[record.id] = entry
+        self._void.pop(record.id, None)
         if record.id in self._included:
             self._sum += entry.hash - self._included[record.id]
             self._included[record.id] = entry.hash
@@ -170,18 +178,29 @@ class AdjacencyTable:
 
     # -- the graph -----------------------------------------------------------------------------------------------------
 
+    def void(self, node: NodeId) -> None:
+        """The node was cut off as failed, and is out of reach: nothing it has said so far counts."""
+        if node in self._entries:
+            self._void[node] = None
+
     def are_linked(self, first: NodeId, second: NodeId) -> bool:
         """Whether both say so: a link that one end only claims carries nothing."""
+        if first in self._void or second in self._void:
+            return False
         one, other = self._entries.get(first), self._entries.get(second)
         return one is not None and other is not None and second in one.neighbours and first in other.neighbours
 
     def linked_neighbours(self, node: NodeId) -> list[NodeId]:
         """Its neighbours that confirm it, in order of id."""
         entry = self._entries.get(node)
-        if entry is None:
+        if entry is None or node in self._void:
             return []
-        entries = self._entries
-        return [other for other in entry.record.neighbours if other in entries and node in entries[other].neighbours]
+        entries, void = self._entries, self._void
+        return [
+            other
+            for other in entry.record.neighbours
+            if other in entries and node in entries[other].neighbours and other not in void
+        ]
 
     def accusers(self, node: NodeId) -> list[NodeId]:
         """Who has cut that node off as failed, and not heard of it since."""

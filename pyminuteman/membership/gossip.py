@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
+from typing import Final
 
 from pyminuteman.addresses import NodeId
 from pyminuteman.membership.config import MembershipConfig
@@ -18,37 +19,54 @@ from pyminuteman.membership.steps import FlushDue, SetTimer, Step
 __all__ = ["Gossip"]
 
 
+_OWN_PAUSE_SECONDS: Final = 0.1
+"""Least time between two versions of our own record, unless one brings news of a failure: while a cluster forms, links come and go
+by the dozen a second, and only the last state of them matters."""
+
+
 class Gossip:
     """The records that wait to be flooded: of each node the newest only, so the table bounds it."""
 
     def __init__(self, config: MembershipConfig) -> None:
         self._config = config
-        self._pending: dict[NodeId, tuple[EncodedRecord, NodeId | None]] = {}
-        self._serial = 0
+        self._pending: dict[NodeId, tuple[EncodedRecord, NodeId]] = {}
         self._due = inf
+        self._own: EncodedRecord | None = None
+        self._own_due = inf
+        self._own_sent_at = -inf
 
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def add(self, encoded: EncodedRecord, source: NodeId | None, now: float, *, urgent: bool) -> list[Step]:
-        """Pass a record on; ``source`` is the neighbour that brought it, None when it is ours."""
+    def add(self, encoded: EncodedRecord, source: NodeId, now: float, *, urgent: bool) -> list[Step]:
+        """Pass on a record that the neighbour ``source`` brought."""
         self._pending[encoded.id] = (encoded, source)
-        due = now + (self._config.gossip_urgent_seconds if urgent else self._config.gossip_batch_seconds)
-        if due >= self._due:
-            return []
-        self._due = due
-        self._serial += 1
-        return [SetTimer(FlushDue(self._serial), due)]
+        self._due = min(self._due, now + (self._config.gossip_urgent_seconds if urgent else self._config.gossip_batch_seconds))
+        return self._timer()
 
-    def flush(self, timer: FlushDue, peers: Sequence[Peer], is_unsure: Callable[[NodeId], bool]) -> list[Step]:
+    def add_own(self, encoded: EncodedRecord, now: float, *, urgent: bool) -> list[Step]:
+        """Spread a new version of our own record."""
+        if urgent:
+            due = now + self._config.gossip_urgent_seconds
+        else:
+            due = max(now + self._config.gossip_batch_seconds, self._own_sent_at + _OWN_PAUSE_SECONDS)
+        self._own_due = due if self._own is None else min(self._own_due, due)
+        self._own = encoded
+        return self._timer()
+
+    def flush(self, now: float, peers: Sequence[Peer], is_unsure: Callable[[NodeId], bool]) -> list[Step]:
         """Send what waits. ``is_unsure`` tells of a neighbour whether it may not know us by our boot."""
-        if timer.serial != self._serial:
-            return []
+        pending = list(self._pending.values())
+        self._pending = {}
         self._due = inf
-        pending, self._pending = self._pending, {}
+        own = self._own
+        if own is not None and self._own_due <= now + self._config.gossip_urgent_seconds:
+            self._own, self._own_due, self._own_sent_at = None, inf, now
+            pending.append((own, own.id))
         steps: list[Step] = []
         for peer in peers:
-            news = tuple(encoded for encoded, source in pending.values() if peer.id not in (source, encoded.id))
+            news = tuple(encoded for encoded, source in pending if peer.id not in (source, encoded.id))
             if news:
                 steps.append(Send(peer.endpoint, (Records(news),), identify=is_unsure(peer.id)))
-        return steps
+        return [*steps, *self._timer()]
+
+    def _timer(self) -> list[Step]:
+        due = min(self._due, self._own_due)
+        return [SetTimer(FlushDue(), due)] if due < inf else []

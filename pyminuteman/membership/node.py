@@ -465,7 +465,9 @@ class MembershipNode:
             self._counters["records_new"] += 1
             urgent = bool(change.record.accused) or change.record.state is MemberState.LEFT
             steps += self._gossip.add(encoded, sender.id, now, urgent=urgent)
-            steps += self._took(change.previous, change.record, now)
+            steps += self._took(change.previous, change.record, now, was_void=change.was_void)
+            if encoded.id in self._views.active and encoded.id not in self.me.neighbours:
+                steps += self._publish(self.me, now)  # the link can be claimed now that its other end is known
         return steps
 
     def _on_digest(self, message: TableDigest, sender: Peer) -> list[Step]:
@@ -505,13 +507,13 @@ class MembershipNode:
 
     # -- what records mean ---------------------------------------------------------------------------------------------
 
-    def _took(self, previous: Record | None, record: Record, now: float) -> list[Step]:
+    def _took(self, previous: Record | None, record: Record, now: float, *, was_void: bool = False) -> list[Step]:
         """A record is in the table: see to what it changes."""
         steps: list[Step] = []
         node = record.id
         if previous is not None and previous.epoch < record.epoch:
             self._members.returned(node)
-        before = previous.neighbours if previous is not None else ()
+        before = previous.neighbours if previous is not None and not was_void else ()
         if before != record.neighbours:
             self._routes.invalidate()
             for gained in self._reach.changed(node, before, record.neighbours):
@@ -548,12 +550,13 @@ class MembershipNode:
         if accused == self._table.me:
             # We are not dead: the next version says so to all, and a word to the accuser.
             self._counters["refutations"] += 1
-            return [Send(record.endpoint, (Probe(0),)), *self._publish(self.me, now)]
+            return [Send(record.endpoint, (Probe(0),)), *self._publish(self.me, now, urgent=True)]
         steps = self._detector.suspect(accused, now) if record.id != self._table.me else []
         if accused in self._reach:
             return steps
         of_accused = self._table.record(accused)
         if of_accused is not None and record.id in self._reach:
+            self._table.void(accused)
             steps += self._members.accused(of_accused, now)
         return steps
 
@@ -574,7 +577,10 @@ class MembershipNode:
         self._table.exclude(node)
         if record is None:
             return []
-        return self._members.went(record, now, accused=self._is_accused(node))
+        accused = self._is_accused(node)
+        if accused:
+            self._table.void(node)
+        return self._members.went(record, now, accused=accused)
 
     def _is_accused(self, node: NodeId) -> bool:
         return any(accuser in self._reach for accuser in self._table.accusers(node))
@@ -601,7 +607,7 @@ class MembershipNode:
         me = self.me
         self._counters["outdone"] += 1
         if encoded.epoch == me.epoch:
-            return self._publish(replace(me, version=encoded.version), now)
+            return self._publish(replace(me, version=encoded.version), now, urgent=True)
         if now < self._epoch_taken_at + _EPOCH_PAUSE_SECONDS:
             return []
         self._epoch_taken_at = now
@@ -614,18 +620,18 @@ class MembershipNode:
             *self._publish(replace(me, epoch=epoch, version=0), now),
         ]
 
-    def _publish(self, me: Record, now: float, *, urgent: bool = True) -> list[Step]:
+    def _publish(self, me: Record, now: float, *, urgent: bool = False) -> list[Step]:
         """Say the present truth about ourselves under the next version."""
         self._accused = {node: until for node, until in self._accused.items() if until > now}
         previous = self.me
         record = replace(
             me,
             version=me.version + 1,
-            neighbours=tuple(sorted(link.peer.id for link in self._views.active)),
+            neighbours=tuple(sorted(link.peer.id for link in self._views.active if self._is_known(link.peer))),
             accused=tuple(sorted(self._accused)),
         )
         encoded = self._table.put(record)
-        return [*self._gossip.add(encoded, None, now, urgent=urgent), *self._took(previous, record, now)]
+        return [*self._gossip.add_own(encoded, now, urgent=urgent), *self._took(previous, record, now)]
 
     # -- what steps mean -----------------------------------------------------------------------------------------------
 
@@ -678,7 +684,7 @@ class MembershipNode:
         self._members.neighbours_changed(len(self._views.active), now)
         self._view_changed = True
         self._counters[f"links_lost_{step.reason.name.lower()}"] += 1
-        return self._publish(self.me, now)
+        return self._publish(self.me, now, urgent=step.reason is DisconnectReason.FAILED)
 
     def _link_silent(self, step: LinkSilent, now: float) -> list[Step]:
         if step.reason is DisconnectReason.FAILED:
@@ -699,7 +705,7 @@ class MembershipNode:
             case DeadlineDue():
                 return self._detector.deadline_due(timer, now)
             case FlushDue():
-                return self._gossip.flush(timer, self._views.active.peers(), self._is_unsure)
+                return self._gossip.flush(now, self._views.active.peers(), self._is_unsure)
             case RefreshDue():
                 return self._refresh(now)
             case OrphanDue():
@@ -781,6 +787,11 @@ class MembershipNode:
         entry = self._table.get(node)
         assert entry is not None  # noqa: S101 - asked of ourselves only
         return entry.encoded
+
+    def _is_known(self, peer: Peer) -> bool:
+        """Whether the table has the peer's present life: a claim on one it has not would bring back what the former life claimed."""
+        record = self._table.record(peer.id)
+        return record is not None and record.epoch == peer.epoch
 
     def _is_unsure(self, node: NodeId) -> bool:
         watch = self._detector.watches.get(node)

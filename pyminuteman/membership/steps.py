@@ -84,9 +84,7 @@ class HealDue:
 
 @dataclass(frozen=True, slots=True)
 class FlushDue:
-    """Send the gossip that waits; stale when it was sent."""
-
-    serial: int
+    """Send the gossip that waits."""
 
 
 @dataclass(frozen=True, slots=True)

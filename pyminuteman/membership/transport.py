@@ -21,6 +21,7 @@ import trio
 
 from pyminuteman.addresses import IPV4, IPV6, Endpoint, format_address, parse_address
 from pyminuteman.errors import ConfigurationError
+from pyminuteman.membership.alarm import Alarm
 
 __all__ = ["DEFAULT_PORT", "NetworkTransport", "Transport", "TransportCounters", "is_loopback"]
 
@@ -72,8 +73,15 @@ class Transport(Protocol):
     def counters(self) -> TransportCounters:
         """What it has carried."""
 
-    async def wait_readable(self) -> None:
-        """Return when there may be a datagram to :meth:`receive`; at once when there is."""
+    async def wait(self, until: float) -> None:
+        """Return when there may be a datagram to :meth:`receive`, at once when there is; at ``until`` at the latest.
+
+        Args:
+            until: In seconds of :func:`trio.current_time`; infinity for never.
+        """
+
+    def hurry(self, until: float) -> None:
+        """Have the :meth:`wait` that is going on, if one is, end by then."""
 
     def receive(self) -> bytes | None:
         """The next datagram that has arrived, or None when there is none just now. Never waits, never fails."""
@@ -136,6 +144,7 @@ class NetworkTransport:
         self._source = bind.address
         self._datagrams, listener = self._open(bind)
         self._listener = trio.socket.from_stdlib_socket(listener)
+        self._alarm = Alarm(self._datagrams)
         self.bound: Endpoint = Endpoint(bind.address, self._datagrams.getsockname()[1])
         """Where it listens, with the real port."""
         self._advertised = Endpoint(advertise.address, advertise.port or self.bound.port)
@@ -152,9 +161,13 @@ class NetworkTransport:
         """Whether it is bound to a loopback address."""
         return is_loopback(self.bound.address)
 
-    async def wait_readable(self) -> None:
-        """Return when there may be a datagram."""
-        await trio.lowlevel.wait_readable(self._datagrams)
+    async def wait(self, until: float) -> None:
+        """Return when there may be a datagram, or at that time."""
+        await self._alarm.wait(until)
+
+    def hurry(self, until: float) -> None:
+        """Have the wait end by then."""
+        self._alarm.hurry(until)
 
     def receive(self) -> bytes | None:
         """The next datagram, or None."""
@@ -208,8 +221,7 @@ class NetworkTransport:
     def close(self) -> None:
         """Close both sockets."""
         self._closed = True
-        with contextlib.suppress(RuntimeError):  # outside of trio nobody waits for it, so there is nobody to wake
-            trio.lowlevel.notify_closing(self._datagrams)
+        self._alarm.close()
         self._datagrams.close()
         self._listener.close()
 

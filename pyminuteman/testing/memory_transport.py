@@ -140,7 +140,7 @@ class MemoryTransport:
         self._endpoint = endpoint
         self._arrivals: list[_Arrival] = []
         self._wake = trio.Event()
-        self._waiting = 0
+        self._until = math.inf
         send, self._streams = trio.open_memory_channel[_StreamPair](math.inf)
         self._opened: Callable[[_StreamPair], None] = send.send_nowait
         self._send = send
@@ -156,17 +156,25 @@ class MemoryTransport:
         """Whether its address is a loopback address."""
         return is_loopback(self._endpoint.address)
 
-    async def wait_readable(self) -> None:
-        """Return when a datagram is there."""
+    async def wait(self, until: float) -> None:
+        """Return when a datagram is there, or at that time."""
+        self._until = until
         await trio.lowlevel.checkpoint()
         while not self._closed:
+            now = trio.current_time()
             due = self._arrivals[0].due if self._arrivals else math.inf
-            if due <= trio.current_time():
+            if min(due, self._until) <= now:
                 return
             self._wake = trio.Event()
-            with trio.move_on_at(due):
+            with trio.move_on_at(min(due, self._until)):
                 await self._wake.wait()
         raise trio.ClosedResourceError
+
+    def hurry(self, until: float) -> None:
+        """Have the wait end by then."""
+        if until < self._until:
+            self._until = until
+            self._wake.set()
 
     def receive(self) -> bytes | None:
         """The next datagram, or None."""

@@ -54,7 +54,7 @@ def test_a_constant_out_of_its_range_is_refused_by_name(changes: dict[str, float
 
 
 def test_the_text_says_what_is_accepted() -> None:
-    with pytest.raises(ConfigurationError, match="heartbeat_jitter: 0.6 is not from 0 to 0.5"):
+    with pytest.raises(ConfigurationError, match=r"heartbeat_jitter: 0\.6 is not from 0 to 0\.5"):
         MembershipConfig(heartbeat_jitter=0.6)
 
 

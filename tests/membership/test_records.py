@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
 from pyminuteman.membership.records import BODY_MAX_BYTES, EncodedRecord, Record, unpack_endpoint
-from tests.support.messages import node_id, record, records
 from tests.support.messages import encoded_records as any_encoded
+from tests.support.messages import node_id, record, records
 
 
 @given(records)

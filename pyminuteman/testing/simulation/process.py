@@ -158,7 +158,8 @@ class Process:
         pauses: When it did not run: from and to (infinity while it lasts).
         inbox: What waits for it while it does not run.
         wake_at: When its valid wake comes up; other entries in the world's heap are stale.
-        wanted: What the core asked for then, by the host's clock.
+        wake_for: What the core had asked for then, by the host's clock.
+        wanted: What it asks for now.
         local: The last time that the core was told.
         datagrams_sent, bytes_sent, streams_sent: Its traffic; the bytes are those on the wire and include the streams'.
     """
@@ -175,6 +176,7 @@ class Process:
     pauses: list[tuple[float, float]] = field(default_factory=list)
     inbox: deque[Parcel] = field(default_factory=deque)
     wake_at: float = math.inf
+    wake_for: float = math.inf
     wanted: float = math.inf
     local: float = -math.inf
     datagrams_sent: int = 0

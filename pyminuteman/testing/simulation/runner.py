@@ -116,9 +116,9 @@ def _play(world: Simulation, act: Iterable[Operation], name: str, bounds: Bounds
         end = max(end, began + operation.time + lasts)
     world.run_until(end + POLL_SECONDS)
     deadline = end + bounds.settled
-    while unsettled := list(_unsettled(checkers)):
+    while _is_unsettled(checkers):
         if world.now >= deadline:
-            return [f"{world.now:.4f} after {bounds.settled:.1f} s without a fault: {what}" for what in unsettled]
+            return [f"{world.now:.4f} after {bounds.settled:.1f} s without a fault: {what}" for what in _unsettled(checkers)]
         world.run(seconds=POLL_SECONDS)
     world.tell(WORLD, "everything is as it should be")
     calm = _StatusChanges()
@@ -129,9 +129,9 @@ def _play(world: Simulation, act: Iterable[Operation], name: str, bounds: Bounds
         return [f"{world.now:.4f} was quiet for a second, but {what}" for what in calm.seen]
     # Nodes with room may still have found links, of which the news is on its way.
     deadline = world.now + bounds.news + bounds.repair
-    while unsettled := list(_unsettled(checkers)):
+    while _is_unsettled(checkers):
         if world.now >= deadline:
-            return [f"{world.now:.4f} no longer as it was a second ago: {what}" for what in unsettled]
+            return [f"{world.now:.4f} no longer as it was a second ago: {what}" for what in _unsettled(checkers)]
         world.run(seconds=POLL_SECONDS / 5)
     return []
 
@@ -160,6 +160,10 @@ def _perform(world: Simulation) -> Callable[[Operation], None]:
 def _unsettled(checkers: Iterable[Checker]) -> Iterator[str]:
     for checker in checkers:
         yield from checker.unsettled()
+
+
+def _is_unsettled(checkers: Iterable[Checker]) -> bool:
+    return next(_unsettled(checkers), None) is not None
 
 
 def run_seed(seed: int) -> Outcome:

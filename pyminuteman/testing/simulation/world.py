@@ -276,7 +276,7 @@ class Simulation:
             return
         self.truth.changed("thaw", (process.host,))
         self.tell(process.name, f"thaws, with {len(process.inbox)} datagrams waiting")
-        process.wake_at = process.wanted = math.inf
+        process.wake_at = process.wake_for = math.inf
         if self.rng.random() < 0.5:  # noqa: PLR2004 - a coin: who comes first is up to the event loop
             self._wake_if_due(process)
         while process.inbox:
@@ -327,11 +327,11 @@ class Simulation:
                 self._send(process, effect)
             else:
                 self._notice(process, effect.notification)
-        wanted = process.node.next_wake
-        if wanted < process.wanted:
-            process.wanted = wanted
+        wanted = process.wanted = process.node.next_wake
+        if wanted < process.wake_for:
+            process.wake_for = wanted
             due = process.host.clock.world(wanted)
-            at = (max(self.now, due)) + self.rng.random() * self.faults.wake_late_max_seconds
+            at = max(due, self.now) + self.rng.random() * self.faults.wake_late_max_seconds
             process.wake_at = at
             self._push(at, self._wake, process, None)
 
@@ -381,11 +381,11 @@ class Simulation:
     def _wake(self, process: Process, _: None) -> None:
         if self.now != process.wake_at or process.ended_at is not None or process.paused:
             return
-        process.wake_at = process.wanted = math.inf
+        process.wake_at = process.wake_for = math.inf
         self._wake_if_due(process)
 
     def _wake_if_due(self, process: Process) -> None:
-        local, due = process.local_time(self.now), process.node.next_wake
+        local, due = process.local_time(self.now), process.wanted
         if due - local > _ROUNDING_SECONDS:
             self._carry_out(process, ())
             return
