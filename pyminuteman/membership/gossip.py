@@ -22,6 +22,9 @@ __all__ = ["Gossip"]
 _OWN_PAUSE_SECONDS: Final = 0.1
 """Least time between two versions of our own record, unless one brings news of a failure: while a cluster forms, links come and go
 by the dozen a second, and only the last state of them matters."""
+_OWN_PAUSE_PER_MEMBER_SECONDS: Final = 0.002
+_OWN_PAUSE_MOST_SECONDS: Final = 5.0
+"""Each version costs every member some datagrams, so the pause grows with the cluster."""
 
 
 class Gossip:
@@ -41,12 +44,13 @@ class Gossip:
         self._due = min(self._due, now + (self._config.gossip_urgent_seconds if urgent else self._config.gossip_batch_seconds))
         return self._timer()
 
-    def add_own(self, encoded: EncodedRecord, now: float, *, urgent: bool) -> list[Step]:
-        """Spread a new version of our own record."""
+    def add_own(self, encoded: EncodedRecord, now: float, *, urgent: bool, members: int) -> list[Step]:
+        """Spread a new version of our own record among so many members."""
         if urgent:
             due = now + self._config.gossip_urgent_seconds
         else:
-            due = max(now + self._config.gossip_batch_seconds, self._own_sent_at + _OWN_PAUSE_SECONDS)
+            pause = min(_OWN_PAUSE_MOST_SECONDS, _OWN_PAUSE_SECONDS + members * _OWN_PAUSE_PER_MEMBER_SECONDS)
+            due = max(now + self._config.gossip_batch_seconds, self._own_sent_at + pause)
         self._own_due = due if self._own is None else min(self._own_due, due)
         self._own = encoded
         return self._timer()

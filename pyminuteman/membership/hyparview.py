@@ -52,6 +52,8 @@ _REPLY_PEERS: Final = 8
 """Members named in a reply: enough to go on with, small enough for the datagram."""
 _REQUESTS_AT_ONCE: Final = 3
 _REQUESTS_MAX: Final = 64
+_HURRY_SECONDS: Final = 0.02
+"""Pause before asking the next one after a refusal: short, but no loop without end where all refuse."""
 _LOW_ROUNDS_WHEN_POOR: Final = 2
 """Searches in vain after which a node with less than half of its links asks with high priority."""
 
@@ -113,7 +115,8 @@ class HyParView:
         for peer in known:
             self._remember(peer)
         shuffle = self._config.shuffle_interval_seconds * (0.5 + self._random.random())
-        return [*self.join_due(now), SetTimer(ShuffleDue(), now + shuffle), *self._plan_search(now, 0.0)]
+        first_search = self._config.join_timeout_seconds if self.contacts else 0.0
+        return [*self.join_due(now), SetTimer(ShuffleDue(), now + shuffle), *self._plan_search(now, first_search)]
 
     def join_due(self, now: float) -> list[Step]:
         """Without neighbours: ask a contact, and somebody known from earlier; and again until there are some."""
@@ -191,7 +194,8 @@ class HyParView:
             self._remember(peer)
         if not message.accepted:
             self.passive.remove(sender.id)  # it is full; others may not be
-            return self._plan_search(now, 0.0) if self._rounds_in_vain == 0 else []
+            hurry = self._rounds_in_vain == 0 or not len(self.active)
+            return self._plan_search(now, _HURRY_SECONDS) if hurry else []
         if self.active.is_full and sender.id not in self.active and request.priority is Priority.LOW:
             return [Send(sender.endpoint, (Disconnect(DisconnectReason.FULL),))]
         self._rounds_in_vain = 0
@@ -212,18 +216,18 @@ class HyParView:
         if link is None or link.boot != boot:
             return []
         self.active.remove(sender.id)
-        lost = LinkLost(link.peer, message.reason)
+        steps: list[Step] = [LinkLost(link.peer, message.reason), *self._search_afresh(now)]
         if message.reason is DisconnectReason.LEAVING:
             self.passive.remove(sender.id)
-            return [lost, *self._plan_search(now, 0.0)]
+            return steps
         self._remember(link.peer)
         if message.reason in (DisconnectReason.FAILED, DisconnectReason.NOT_LINKED):
             # It speaks, so it lives, and it has just lost a link too: the best one to ask.
             self._preferred[sender.id] = link.peer
         instead = message.instead
-        if instead is not None and instead.id != self.me.id and instead.id not in self.active:
-            return [lost, *self._ask(instead.endpoint, instead.id, Priority.LOW, now), *self._plan_search(now)]
-        return [lost, *self._plan_search(now, 0.0)]
+        if instead is not None:
+            steps += self._ask(instead.endpoint, instead.id, Priority.LOW if len(self.active) else Priority.HIGH, now)
+        return steps
 
     def drop(self, node: NodeId, reason: DisconnectReason, now: float) -> list[Step]:
         """End a link, and look for another."""
@@ -232,19 +236,16 @@ class HyParView:
             return []
         if reason is not DisconnectReason.FAILED:
             self._remember(link.peer)
-        self._search_pause = self._config.neighbor_retry_seconds
-        self._rounds_in_vain = 0
         return [
             Send(link.peer.endpoint, (Disconnect(reason),)),
-            LinkLost(link.peer, reason),
-            *self._plan_search(now, 0.0),
-            *([] if len(self.active) else [SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]),
+            LinkLost(link.peer, reason, accuse=reason is DisconnectReason.FAILED),
+            *self._search_afresh(now),
         ]
 
     def supersede(self, node: NodeId, now: float) -> list[Step]:
         """The neighbour has begun another life: the link was to the former one."""
         link = self.active.remove(node)
-        return [] if link is None else [LinkLost(link.peer, DisconnectReason.REPLACED), *self._plan_search(now, 0.0)]
+        return [] if link is None else [LinkLost(link.peer, DisconnectReason.REPLACED), *self._search_afresh(now)]
 
     def heal(self, peer: Peer, now: float) -> list[Step]:
         """Try one that is out of reach: if it answers, two parts of a cluster are one again."""
@@ -279,10 +280,12 @@ class HyParView:
             return self._plan_search(now) if sound < self.active.capacity else []
         asked = self._choose(min(room, _REQUESTS_AT_ONCE), waiting)
         poor = 2 * sound < self.active.capacity and self._rounds_in_vain >= _LOW_ROUNDS_WHEN_POOR
+        # One link is taken from somebody, so as to be in the cluster at all; the others have to be free.
         priority = Priority.HIGH if poor or not sound else Priority.LOW
         steps: list[Step] = []
         for peer in asked:
             steps += self._ask(peer.endpoint, peer.id, priority, now)
+            priority = Priority.LOW
         self._rounds_in_vain += 1
         return [*steps, *self._plan_search(now)]
 
@@ -350,13 +353,7 @@ class HyParView:
         if known == link:
             return []
         if known is None and self.active.is_full:
-            evicted = self._evictable()
-            self.active.remove(evicted.id)
-            self._remember(evicted)
-            steps += [
-                Send(evicted.endpoint, (Disconnect(DisconnectReason.REPLACED, instead=link.peer),)),
-                LinkLost(evicted, DisconnectReason.REPLACED),
-            ]
+            steps += self._evict(link.peer)
         elif known is not None:
             steps.append(LinkLost(known.peer, DisconnectReason.REPLACED))
         self.passive.remove(node)
@@ -367,10 +364,18 @@ class HyParView:
             steps += self._plan_search(now)
         return steps
 
-    def _evictable(self) -> Peer:
+    def _evict(self, newcomer: Peer) -> list[Step]:
         neighbours = self.active.peers()
         doubtful = [peer for peer in neighbours if self._doubtful(peer.id)]
-        return self._random.choice(doubtful or neighbours)
+        evicted = self._random.choice(doubtful or neighbours)
+        self.active.remove(evicted.id)
+        self._remember(evicted)
+        # One that is silent goes as failed, for nobody else may be left to say so; if it lives it will hear of it.
+        reason = DisconnectReason.FAILED if doubtful else DisconnectReason.REPLACED
+        return [
+            Send(evicted.endpoint, (Disconnect(reason, instead=newcomer),)),
+            LinkLost(evicted, reason, accuse=bool(doubtful)),
+        ]
 
     def _remember(self, peer: Peer) -> None:
         if peer.id != self.me.id and peer.id not in self.active:
@@ -406,6 +411,13 @@ class HyParView:
         else:
             message, timeout = Neighbor(self._number, priority, self._interval_ms), config.neighbor_timeout_seconds
         return [Send(endpoint, (message,)), SetTimer(RequestDue(self._number), now + timeout)]
+
+    def _search_afresh(self, now: float) -> list[Step]:
+        """A link is lost: look for another at once, and without the patience of earlier searches."""
+        self._search_pause = self._config.neighbor_retry_seconds
+        self._rounds_in_vain = 0
+        steps = self._plan_search(now, 0.0)
+        return steps if len(self.active) else [*steps, SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]
 
     def _plan_search(self, now: float, pause: float | None = None) -> list[Step]:
         self._search_serial += 1

@@ -92,14 +92,16 @@ def load_key_entries(path: str | os.PathLike[str]) -> list[KeyEntry]:
         raise KeyringError(f"{shown}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise KeyringError(f"{shown!r}: not a path: {error}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyringError(f"{shown}: is not a file")
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise KeyringError(f"{shown}: others may read or change it (mode {mode:04o}): chmod 600 {shown}, or make a new key")
-        raw = file.read(_SIZE_MAX + 1)
+        raw = os.read(descriptor, _SIZE_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > _SIZE_MAX:
         raise KeyringError(f"{shown}: too large for a key file")
     try:
@@ -119,7 +121,7 @@ def save_key_file(path: str | os.PathLike[str], keys: Sequence[Key | KeyEntry], 
     """
     target = Path(path)
     text = format_key_file([key if isinstance(key, KeyEntry) else KeyEntry(key) for key in keys])
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.new")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -141,7 +143,7 @@ def save_key_file(path: str | os.PathLike[str], keys: Sequence[Key | KeyEntry], 
         finally:
             os.close(directory)
     except FileExistsError as error:
-        raise KeyringError(f"{error.filename2 or error.filename}: is there already, and was left as it is") from error
+        raise KeyringError(f"{target}: is there already, and was left as it is") from error
     except OSError as error:
         raise KeyringError(f"{target}: cannot be written: {error.strerror}") from error
 

@@ -463,7 +463,8 @@ class MembershipNode:
                 self._counters["records_refused"] += 1
                 continue
             self._counters["records_new"] += 1
-            urgent = bool(change.record.accused) or change.record.state is MemberState.LEFT
+            known = change.previous.accused if change.previous is not None else ()
+            urgent = change.record.state is MemberState.LEFT or any(node not in known for node in change.record.accused)
             steps += self._gossip.add(encoded, sender.id, now, urgent=urgent)
             steps += self._took(change.previous, change.record, now, was_void=change.was_void)
             if encoded.id in self._views.active and encoded.id not in self.me.neighbours:
@@ -631,7 +632,10 @@ class MembershipNode:
             accused=tuple(sorted(self._accused)),
         )
         encoded = self._table.put(record)
-        return [*self._gossip.add_own(encoded, now, urgent=urgent), *self._took(previous, record, now)]
+        return [
+            *self._gossip.add_own(encoded, now, urgent=urgent, members=len(self._table)),
+            *self._took(previous, record, now),
+        ]
 
     # -- what steps mean -----------------------------------------------------------------------------------------------
 
@@ -651,7 +655,7 @@ class MembershipNode:
                 case LinkLost():
                     waiting += reversed(self._link_lost(step, now))
                 case LinkSilent():
-                    waiting += reversed(self._link_silent(step, now))
+                    waiting += reversed(self._views.drop(step.node, step.reason, now))
                 case _:
                     assert_never(step)
         if self._view_changed:
@@ -684,14 +688,11 @@ class MembershipNode:
         self._members.neighbours_changed(len(self._views.active), now)
         self._view_changed = True
         self._counters[f"links_lost_{step.reason.name.lower()}"] += 1
-        return self._publish(self.me, now, urgent=step.reason is DisconnectReason.FAILED)
-
-    def _link_silent(self, step: LinkSilent, now: float) -> list[Step]:
-        if step.reason is DisconnectReason.FAILED:
-            self._accused[step.node] = now + _ACCUSED_SECONDS
+        if step.accuse:
+            self._accused[node] = now + _ACCUSED_SECONDS
             while len(self._accused) > _ACCUSED_MAX:
                 del self._accused[next(iter(self._accused))]
-        return self._views.drop(step.node, step.reason, now)
+        return self._publish(self.me, now, urgent=step.accuse)
 
     # -- timers --------------------------------------------------------------------------------------------------------
 

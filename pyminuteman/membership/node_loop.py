@@ -96,17 +96,20 @@ class NodeLoop:
         }
 
     async def _run_datagrams(self) -> None:
-        node, transport = self.node, self._transport
+        node, wait = self.node, self._transport.wait
+        due = node.next_wake
         while True:
-            await transport.wait(node.next_wake)
+            await wait(due)
             # What has arrived comes before timers: after a stall of ours, many are heard that would else be judged.
             for _ in range(_TURNS_BEFORE_TIMERS):
                 if not self._drain():
                     break
                 await trio.lowlevel.checkpoint()
+            due = node.next_wake
             now = trio.current_time()
-            if now + _EARLY_SECONDS >= node.next_wake:
+            if now + _EARLY_SECONDS >= due:
                 self._perform(node.wake(now))
+                due = node.next_wake
 
     def _drain(self) -> bool:
         """Take what has arrived; True when there may be more."""

@@ -166,10 +166,11 @@ class LinkMade:
 
 @dataclass(frozen=True, slots=True)
 class LinkLost:
-    """A link has ended, by us or by the peer."""
+    """A link has ended, by us or by the peer. ``accuse`` says that we hold the peer for dead."""
 
     peer: Peer
     reason: DisconnectReason
+    accuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

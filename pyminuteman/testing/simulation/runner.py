@@ -38,7 +38,7 @@ class Outcome:
         digest: A hash over the whole story and all traffic: equal runs have equal ones.
         events: How many events the world saw.
         virtual_seconds: How long it lasted in the world.
-        real_seconds: And here.
+        cpu_seconds: And what it cost here.
     """
 
     scenario: Scenario
@@ -47,7 +47,7 @@ class Outcome:
     digest: str
     events: int
     virtual_seconds: float
-    real_seconds: float
+    cpu_seconds: float
 
     @property
     def passed(self) -> bool:
@@ -74,7 +74,7 @@ class Outcome:
 
 def run(scenario: Scenario, *, story: Story | None = None, core: CoreFactory | None = None) -> Outcome:
     """Run one scenario to its end, or to the first act after which the world does not come right."""
-    began = time.perf_counter()
+    began = time.process_time()
     story = story or Story()
     world = Simulation(scenario.seed, faults=scenario.faults, config=scenario.config, core=core, story=story)
     for _ in range(scenario.nodes):
@@ -93,7 +93,7 @@ def run(scenario: Scenario, *, story: Story | None = None, core: CoreFactory | N
     findings += (finding for checker in checkers for finding in checker.concluded())
     digest = f"{story.digest}{world.traffic_digest:08x}"
     return Outcome(
-        scenario, tuple(findings), tuple(story.last()), digest, world.events, world.now, time.perf_counter() - began
+        scenario, tuple(findings), tuple(story.last()), digest, world.events, world.now, time.process_time() - began
     )  # fmt: skip
 
 
