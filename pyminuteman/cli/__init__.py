@@ -16,6 +16,7 @@ __all__ = ["GROUPS", "main", "version_text"]
 GROUPS: Final = {
     "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
     "members": ("pyminuteman.cli.members", "Membership of a cluster: run a node, see the others come and go."),
+    "keys": ("pyminuteman.cli.keys", "Keys of a cluster: generate, list, and rotate them in key files."),
 }
 """Name of a group to the module that has it (as ``group``), and its line of help, which is shown without loading it."""
 
