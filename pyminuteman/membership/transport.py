@@ -142,8 +142,8 @@ class NetworkTransport:
             advertise = Endpoint(address, 0)
         _usable(advertise.address, "advertise", any_address=False)
         self._source = bind.address
-        self._datagrams, listener = self._open(bind)
-        self._listener = trio.socket.from_stdlib_socket(listener)
+        self._datagrams, self._listening = self._open(bind)
+        self._listener = trio.socket.from_stdlib_socket(self._listening)
         self._alarm = Alarm(self._datagrams)
         self.bound: Endpoint = Endpoint(bind.address, self._datagrams.getsockname()[1])
         """Where it listens, with the real port."""
@@ -220,10 +220,14 @@ class NetworkTransport:
 
     def close(self) -> None:
         """Close both sockets."""
+        if self._closed:
+            return
         self._closed = True
         self._alarm.close()
         self._datagrams.close()
-        self._listener.close()
+        with contextlib.suppress(RuntimeError):  # outside of trio nobody waits
+            trio.lowlevel.notify_closing(self._listening)
+        self._listening.close()
 
     def _open(self, bind: Endpoint) -> tuple[socket.socket, socket.socket]:
         """Both sockets. Where any port will do, several are tried: one free for UDP may be taken for TCP."""
