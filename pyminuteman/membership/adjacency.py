@@ -88,6 +88,11 @@ class AdjacencyTable:
         """What is known of that node, or None."""
         return self._entries.get(node)
 
+    @property
+    def own(self) -> Entry:
+        """What this node says of itself."""
+        return self._entries[self.me]
+
     def record(self, node: NodeId) -> Record | None:
         """Its record, or None."""
         entry = self._entries.get(node)

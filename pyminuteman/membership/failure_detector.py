@@ -234,6 +234,11 @@ class FailureDetector:
         watch = self.watches.get(node)
         return watch is not None and watch.confirming_until > 0
 
+    def is_unsure(self, node: NodeId) -> bool:
+        """Whether the neighbour may not know us by our boot."""
+        watch = self.watches.get(node)
+        return watch is None or watch.unsure
+
     # -- timers --------------------------------------------------------------------------------------------------------
 
     def heartbeat_due(self, timer: HeartbeatDue, due: float, now: float, table_hash: int) -> list[Step]:

@@ -7,13 +7,15 @@ Pure. The rules, in order:
 3. A suspect that stays out of reach for ``down_after_seconds`` more is **down**.
 4. A node without neighbours judges nobody, nor for a grace after it has found some: "I hear nobody" is never "everybody is dead".
 5. A member whose record says **left** has left, in reach or not; only a later epoch of it comes back.
-6. A member out of reach is forgotten after ``forget_after_seconds``; one that never was in reach was never announced.
+6. A member that was down and comes back into reach with not a word newer than it had then is up only after a while: by then the
+   tables have been compared, and it may be the old claim of one that died on the other side of a partition.
+7. A member out of reach is forgotten after ``forget_after_seconds``; one that never was in reach was never announced.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from pyminuteman.addresses import NodeId
 from pyminuteman.membership.config import MembershipConfig
@@ -27,7 +29,7 @@ from pyminuteman.membership.effects import (
     PartitionSuspected,
 )
 from pyminuteman.membership.records import Record
-from pyminuteman.membership.steps import DownDue, OrphanDue, SetTimer, Step
+from pyminuteman.membership.steps import DownDue, OrphanDue, ReturnDue, SetTimer, Step
 
 __all__ = ["Member", "Members"]
 
@@ -51,7 +53,7 @@ class Member:
 
 
 class _State:
-    __slots__ = ("announced", "reachable", "since", "status", "unreachable_since")
+    __slots__ = ("announced", "last_word", "reachable", "returning_since", "since", "status", "unreachable_since")
 
     def __init__(self, now: float) -> None:
         self.status = MemberStatus.DOWN
@@ -59,6 +61,9 @@ class _State:
         self.announced = False
         self.reachable = False
         self.unreachable_since = now
+        self.last_word: tuple[int, int] | None = None
+        """Epoch and version with which it went down."""
+        self.returning_since = now
 
 
 class Members:
@@ -107,6 +112,13 @@ class Members:
         state.reachable = True
         if state.status is MemberStatus.LEFT or (state.announced and state.status is MemberStatus.ALIVE):
             return []
+        if state.last_word == (record.epoch, record.version):
+            state.returning_since = now
+            return [SetTimer(ReturnDue(record.id, now), now + self._config.repair_after_seconds)]
+        return self._up(record, state, now)
+
+    def _up(self, record: Record, state: _State, now: float) -> list[Step]:
+        state.last_word = None
         if state.status is MemberStatus.SUSPECT:
             self.refuted += 1
         if not self._unreachable:
@@ -135,21 +147,29 @@ class Members:
             return []
         return self._suspect(record, state, now)
 
-    def orphan_due(self, timer: OrphanDue, record: Record, now: float) -> list[Step]:
-        """The grace of one out of reach is over."""
+    def judge(self, timer: OrphanDue | DownDue | ReturnDue, record: Record, now: float) -> list[Step]:
+        """The time given to a member is over, unless something has happened meanwhile."""
         state = self._states.get(timer.node)
-        if state is None or state.reachable or state.unreachable_since != timer.since:
+        if state is None:
             return []
-        return self._suspect(record, state, now)
+        match timer:
+            case OrphanDue():
+                stale = state.reachable or state.unreachable_since != timer.since
+                return [] if stale else self._suspect(record, state, now)
+            case DownDue():
+                stale = state.status is not MemberStatus.SUSPECT or state.since != timer.since
+                return [] if stale else self._down(timer, record, state, now)
+            case ReturnDue():
+                stale = not state.reachable or state.last_word is None or state.returning_since != timer.since
+                return [] if stale else self._up(record, state, now)
+            case _:
+                assert_never(timer)
 
-    def down_due(self, timer: DownDue, record: Record, now: float) -> list[Step]:
-        """A suspect has been silent long enough."""
-        state = self._states.get(timer.node)
-        if state is None or state.status is not MemberStatus.SUSPECT or state.since != timer.since:
-            return []
+    def _down(self, timer: DownDue, record: Record, state: _State, now: float) -> list[Step]:
         if not self._may_judge(now):
             return [SetTimer(timer, now + self._config.down_after_seconds)]
         state.status, state.since = MemberStatus.DOWN, now
+        state.last_word = record.epoch, record.version
         self.downs += 1
         return [Notify(MemberDown(record))]
 
@@ -170,8 +190,7 @@ class Members:
         state = self._states.get(node)
         if state is not None and state.status is MemberStatus.LEFT:
             state.status = MemberStatus.DOWN
-            if state.reachable:
-                state.reachable = False
+            state.reachable = False
 
     def learned(self, node: NodeId, now: float) -> None:
         """A record of one that is not in reach: worth a try."""

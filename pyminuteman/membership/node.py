@@ -1,4 +1,4 @@
-"""One node of the cluster, without the world: composes views, failure detector, adjacency, routing and multicast.
+"""One node of the cluster, without the world: composes views, failure detector, census and multicast.
 
 Pure, and deterministic: the same inputs at the same times give the same effects. The parts do not know each other; each answers
 with steps (:mod:`pyminuteman.membership.steps`), and what one part's step means to another is decided here:
@@ -9,8 +9,9 @@ with steps (:mod:`pyminuteman.membership.steps`), and what one part's step means
  LinkMade       watch the peer; say so in our record; tell a newcomer everything; announce what multicast still keeps
  LinkLost       watch it no longer; say so in our record
  LinkSilent     end the link; a failed peer is accused in our record, and the news goes at once
- a new record   links changed: who is in reach; accused: the other neighbours of the accused confirm at once (the cascade)
- out of reach   suspect when accused, else after a grace; then down (:mod:`pyminuteman.membership.members`)
+ Accused        another has cut off a neighbour of ours: confirm it at once (the cascade)
+ Departed       it has left or is forgotten: no contact any more
+ Reborn         we go under another epoch
 =============  ===========================================================================================================
 """
 
@@ -24,25 +25,13 @@ from random import Random
 from typing import Final, assert_never
 
 from pyminuteman.addresses import Endpoint, NodeId
-from pyminuteman.membership.adjacency import AdjacencyTable
+from pyminuteman.membership.census import Census
 from pyminuteman.membership.config import MembershipConfig
-from pyminuteman.membership.effects import (
-    Conflict,
-    Effect,
-    EpochTaken,
-    LocalStall,
-    MemberStatus,
-    MemberUpdated,
-    Notify,
-    Received,
-    Send,
-    ViewChanged,
-)
-from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
+from pyminuteman.membership.effects import Effect, LocalStall, Notify, Received, Send, ViewChanged
+from pyminuteman.membership.errors import LocalProtocolError
 from pyminuteman.membership.failure_detector import FailureDetector
-from pyminuteman.membership.gossip import Gossip
 from pyminuteman.membership.hyparview import HyParView
-from pyminuteman.membership.members import Member, Members
+from pyminuteman.membership.members import Member
 from pyminuteman.membership.messages import (
     Disconnect,
     DisconnectReason,
@@ -69,12 +58,13 @@ from pyminuteman.membership.messages import (
     TableSummary,
 )
 from pyminuteman.membership.multicast import MulticastOverlay
-from pyminuteman.membership.records import EncodedRecord, MemberState, Record
+from pyminuteman.membership.records import Record
 from pyminuteman.membership.relays import Relays
-from pyminuteman.membership.routing import Reachability, Routes
 from pyminuteman.membership.steps import (
+    Accused,
     AnnounceDue,
     DeadlineDue,
+    Departed,
     DownDue,
     FlushDue,
     ForgetDue,
@@ -86,8 +76,10 @@ from pyminuteman.membership.steps import (
     LinkSilent,
     MissingDue,
     OrphanDue,
+    Reborn,
     RefreshDue,
     RequestDue,
+    ReturnDue,
     SearchDue,
     SetTimer,
     ShuffleDue,
@@ -103,16 +95,9 @@ TOPIC_MAX_BYTES: Final = 64
 _HEARTBEAT_SLACK_SECONDS: Final = 0.008
 """A heartbeat that is due so soon goes with what has woken the node anyway: every wake-up saved is processor time."""
 _FORMER_MAX: Final = 64
-_ACCUSED_MAX: Final = 16
-_ACCUSED_SECONDS: Final = 10.0
 _HEAL_LEAST_SECONDS: Final = 1.0
 _HEAL_MOST_SECONDS: Final = 300.0
 _HEAL_IDLE_SECONDS: Final = 5.0
-_REFRESH_LEAST_SECONDS: Final = 0.002
-_REFRESH_PER_MEMBER_SECONDS: Final = 20e-6
-"""Pace of recomputing reach: some 1 us a member each time, so that it takes at most a twentieth of a core."""
-_EPOCH_PAUSE_SECONDS: Final = 5.0
-"""Two processes that share an id would outbid each other at once and for ever."""
 _JUDGING: Final = (DeadlineDue, OrphanDue, DownDue)
 """Timers that hold silence against somebody: they wait for as long as we did not run."""
 
@@ -135,37 +120,33 @@ class MembershipNode:
         self._random = rng
         self._wall_offset = wall_offset
         peer = Peer(me.id, me.epoch, me.endpoint)
-        self._table = AdjacencyTable(me, config)
-        self._table.include(me.id)
-        self._reach = Reachability(self._table)
-        self._routes = Routes(self._table)
-        self._members = Members(config)
-        self._detector = FailureDetector(config, rng, self._helpers)
+        self._counters: Counter[str] = Counter()
+        self._detector = FailureDetector(config, rng, lambda node: self._census.watchers(node))  # noqa: PLW0108 - made below
         self._views = HyParView(
-            peer, config=config, random=rng, candidates=self._candidates, doubtful=self._detector.is_doubtful
+            peer,
+            config=config,
+            random=rng,
+            candidates=lambda most: self._census.candidates(most),  # noqa: PLW0108 - made below
+            doubtful=self._detector.is_doubtful,
+        )
+        self._census = Census(
+            me, config=config, random=rng, active=self._views.active, counters=self._counters, wall_offset=wall_offset
         )
         self._overlay = MulticastOverlay(
             peer,
             config=config,
             random=rng,
-            neighbours=self._neighbours,
-            children=lambda origin: self._routes.children(origin, me.id),
+            neighbours=lambda: {link.peer.id: link.peer for link in self._views.active},
+            children=lambda origin: self._census.routes.children(origin, me.id),
         )
         self._relays = Relays()
-        self._gossip = Gossip(config)
         self._timers = TimerHeap()
         self._now = 0.0
         self._accounted = -inf
         self._boots: dict[bytes, NodeId] = {}
         self._former: OrderedDict[bytes, Peer] = OrderedDict()
-        self._accused: dict[NodeId, float] = {}
-        self._repair_at: dict[NodeId, float] = {}
-        self._refreshed_at = -inf
-        self._epoch_taken_at = -inf
-        self._names: dict[str, dict[NodeId, None]] = {me.name: {me.id: None}}
         self._left = False
         self._view_changed = False
-        self._counters: Counter[str] = Counter()
 
     # -- what the driver calls -----------------------------------------------------------------------------------------
 
@@ -256,16 +237,13 @@ class MembershipNode:
             me = replace(me, keys=tuple(keys))
         if me == self.me:
             return []
-        return self._run(self._publish(me, now), now)
+        return self._run(self._census.publish(now, me), now)
 
     def leave(self, now: float) -> list[Effect]:
         """Say goodbye to all, and fall silent. A second call says it again, in case the first was lost."""
         self._now = now
-        if not self._left:
-            record = replace(self.me, version=self.me.version + 1, state=MemberState.LEFT, neighbours=(), accused=())
-            self._table.put(record)
-            self._left = True
-        encoded = self._entry(self.me.id)
+        self._left = True
+        encoded = self._census.goodbye()
         bye = (Records((encoded,)), Disconnect(DisconnectReason.LEAVING))
         return [Send(peer.endpoint, bye) for peer in self._views.active.peers()]
 
@@ -274,9 +252,7 @@ class MembershipNode:
     @property
     def me(self) -> Record:
         """This node's present record."""
-        record = self._table.record(self._table.me)
-        assert record is not None  # noqa: S101 - put there by the constructor, and never removed
-        return record
+        return self._census.me
 
     @property
     def active_view(self) -> tuple[Peer, ...]:
@@ -291,31 +267,25 @@ class MembershipNode:
     @property
     def reachable(self) -> frozenset[NodeId]:
         """Every member held to be alive, this node included."""
-        alive = [node for node in self._table if self._is_alive(node)]
-        return frozenset((self._table.me, *alive))
+        return self._census.alive()
 
     def members(self) -> dict[NodeId, Member]:
         """Every member that was ever seen alive and is not forgotten, but this node."""
-        found: dict[NodeId, Member] = {}
-        for node in self._table:
-            status = self._members.status(node)
-            record = self._table.record(node)
-            if status is not None and record is not None:
-                found[node] = Member(record, *status)
-        return found
+        return self._census.all()
 
     def route_to(self, node: NodeId) -> tuple[NodeId, ...] | None:
         """The shortest path from this node to that one, both included; None when there is none."""
-        return self._routes.path(node)
+        return self._census.routes.path(node)
 
     def metrics(self) -> dict[str, int | float]:
         """Counters and gauges, as plain numbers."""
-        detector, views, overlay, members = self._detector, self._views, self._overlay, self._members
+        detector, views, overlay, census = self._detector, self._views, self._overlay, self._census
+        members = census.members
         trips = [trip for watch in detector.watches.values() if (trip := watch.round_trips.last) is not None]
         return {
             "active_view_size": len(views.active),
             "passive_view_size": len(views.passive),
-            "table_size": len(self._table),
+            "table_size": len(census.table),
             "health_score": detector.health.score(self._now),
             "round_trip_seconds": sum(trips) / len(trips) if trips else 0.0,
             "confirmations_total": detector.confirmations,
@@ -324,8 +294,8 @@ class MembershipNode:
             "refuted_total": members.refuted,
             "downs_total": members.downs,
             "joins_denied_total": views.joins_denied,
-            "reach_rebuilds_total": self._reach.rebuilds,
-            "records_dropped_total": self._table.dropped,
+            "reach_rebuilds_total": census.reach.rebuilds,
+            "records_dropped_total": census.table.dropped,
             "multicast_delivered_total": overlay.delivered,
             "multicast_duplicates_total": overlay.duplicates,
             "multicast_repaired_total": overlay.repaired,
@@ -348,10 +318,9 @@ class MembershipNode:
             watch = self._detector.watches[node]
             if type(message) is Heartbeat:
                 self._detector.heartbeat(watch, message, now)
-                if message.table_hash == self._table.hash:  # nearly always, and then there is nothing else to do
-                    self._repair_at.pop(node, None)
-                    continue
-                effects += self._run(self._compare(watch.peer, message.table_hash, now), now)
+                steps = self._census.compare(watch.peer, message.table_hash, now)
+                if steps:  # hardly ever
+                    effects += self._run(steps, now)
             else:
                 self._detector.heard(watch, now)
                 effects += self._run(self._dispatch(message, watch.peer, event.boot, now), now)
@@ -366,13 +335,13 @@ class MembershipNode:
 
     def _admit(self, event: Received, sender: Peer, now: float, steps: list[Step]) -> bool:
         """Whether the sender may speak under that name; what it is known by is brought up to date."""
-        if sender.id == self._table.me:
+        if sender.id == self.me.id:
             self._counters["datagrams_under_our_id"] += 1
             return False
         if sender.epoch > now + self._wall_offset + self._config.clock_skew_max_seconds:
             self._counters["datagrams_epoch_ahead"] += 1
             return False
-        record = self._table.record(sender.id)
+        record = self._census.table.record(sender.id)
         if record is not None and sender.epoch < record.epoch:
             self._counters["datagrams_old_epoch"] += 1
             return False
@@ -388,8 +357,7 @@ class MembershipNode:
                 return False
             else:
                 steps += self._views.supersede(sender.id, now)
-        if self._accused.pop(sender.id, None) is not None:
-            steps += self._publish(self.me, now)
+        steps += self._census.heard_of(sender.id, now)
         return True
 
     def _dispatch(self, message: Message, sender: Peer, boot: bytes, now: float) -> list[Step]:  # noqa: C901, PLR0911, PLR0912
@@ -399,9 +367,9 @@ class MembershipNode:
                 if watch is None:
                     return self._views.on_heartbeat_of_stranger(sender, boot, now)
                 self._detector.heartbeat(watch, message, now)
-                return self._compare(sender, message.table_hash, now)
+                return self._census.compare(sender, message.table_hash, now)
             case Records():
-                return self._on_records(message.records, sender, now)
+                return self._census.on_records(message.records, sender, now)
             case Probe():
                 return [Send(sender.endpoint, (ProbeReply(message.number),))]
             case ProbeReply():
@@ -429,13 +397,11 @@ class MembershipNode:
                 self._views.on_shuffle_reply(message)
                 return []
             case TableSummary():
-                digest = self._table.digest_of_difference(message)
-                return [Send(sender.endpoint, (digest,))] if digest.buckets else []
+                return self._census.on_summary(message, sender)
             case TableDigest():
-                return self._on_digest(message, sender)
+                return self._census.on_digest(message, sender)
             case RecordRequest():
-                found = [entry.encoded for node in message.ids if (entry := self._table.get(node)) is not None]
-                return [Send(sender.endpoint, (Records(tuple(found)),))] if found else []
+                return self._census.on_request(message, sender)
             case Multicast():
                 return self._overlay.on_packet(message, sender, now)
             case MulticastAnnounce():
@@ -445,47 +411,11 @@ class MembershipNode:
             case _:
                 assert_never(message)
 
-    def _on_records(self, records: Iterable[EncodedRecord], sender: Peer, now: float) -> list[Step]:
-        steps: list[Step] = []
-        wall = now + self._wall_offset
-        for encoded in records:
-            try:
-                if encoded.id == self._table.me:
-                    if self._table.outdone(encoded):
-                        self._table.check(encoded, wall)
-                        steps += self._outdone(encoded, now)
-                    continue
-                if not self._table.is_newer(encoded):
-                    self._counters["records_known"] += 1
-                    continue
-                change = self._table.offer(encoded, wall)
-            except RemoteProtocolError:
-                self._counters["records_refused"] += 1
-                continue
-            self._counters["records_new"] += 1
-            known = change.previous.accused if change.previous is not None else ()
-            urgent = change.record.state is MemberState.LEFT or any(node not in known for node in change.record.accused)
-            steps += self._gossip.add(encoded, sender.id, now, urgent=urgent)
-            steps += self._took(change.previous, change.record, now, was_void=change.was_void)
-            if encoded.id in self._views.active and encoded.id not in self.me.neighbours:
-                steps += self._publish(self.me, now)  # the link can be claimed now that its other end is known
-        return steps
-
-    def _on_digest(self, message: TableDigest, sender: Peer) -> list[Step]:
-        wanted, newer = self._table.compare(message)
-        steps: list[Step] = []
-        if wanted:
-            steps.append(Send(sender.endpoint, (RecordRequest(tuple(wanted)),)))
-        if newer:
-            self._counters["records_repaired"] += len(newer)
-            steps.append(Send(sender.endpoint, (Records(tuple(newer)),)))
-        return steps
-
     def _on_indirect_probe(self, message: IndirectProbe, sender: Peer, now: float) -> list[Step]:
         """Relay to a member that we know, and to nobody else: a cluster is no port scanner."""
-        if message.target == self._table.me:
+        if message.target == self.me.id:
             return [Send(sender.endpoint, (IndirectReply(message.number, message.target),))]
-        record = self._table.record(message.target)
+        record = self._census.table.record(message.target)
         if record is None:
             self._counters["indirect_probes_refused"] += 1
             return []
@@ -494,152 +424,9 @@ class MembershipNode:
             return [Send(sender.endpoint, (IndirectReply(message.number, message.target),))]
         return [*self._relays.relay(message, sender, record.endpoint), *self._detector.suspect(message.target, now)]
 
-    def _compare(self, peer: Peer, their_hash: int, now: float) -> list[Step]:
-        """Equal tables have equal hashes; ones that stay different are compared."""
-        if their_hash == self._table.hash:
-            self._repair_at.pop(peer.id, None)
-            return []
-        at = self._repair_at.setdefault(peer.id, now + self._config.repair_after_seconds)
-        if now < at:
-            return []
-        self._repair_at[peer.id] = now + 4 * self._config.repair_after_seconds
-        self._counters["repairs"] += 1
-        return [Send(peer.endpoint, (self._table.summary(),))]
-
-    # -- what records mean ---------------------------------------------------------------------------------------------
-
-    def _took(self, previous: Record | None, record: Record, now: float, *, was_void: bool = False) -> list[Step]:
-        """A record is in the table: see to what it changes."""
-        steps: list[Step] = []
-        node = record.id
-        if previous is not None and previous.epoch < record.epoch:
-            self._members.returned(node)
-        before = previous.neighbours if previous is not None and not was_void else ()
-        if before != record.neighbours:
-            self._routes.invalidate()
-            for gained in self._reach.changed(node, before, record.neighbours):
-                steps += self._came(gained, now)
-            if self._reach.is_stale:
-                pace = self._refreshed_at + len(self._table) * _REFRESH_PER_MEMBER_SECONDS
-                steps.append(SetTimer(RefreshDue(), max(now + _REFRESH_LEAST_SECONDS, pace)))
-        if node != self._table.me:
-            steps += self._took_of_other(previous, record, now)
-        for accused in record.accused:
-            if previous is None or accused not in previous.accused:
-                steps += self._on_accusation(accused, record, now)
-        return steps
-
-    def _took_of_other(self, previous: Record | None, record: Record, now: float) -> list[Step]:
-        node = record.id
-        if record.state is MemberState.LEFT:
-            self._table.exclude(node)
-            self._views.forget(node)
-            return self._members.left(record, now)
-        steps: list[Step] = []
-        if node in self._reach:
-            steps += self._came(node, now)  # a newer life of one that had left
-        else:
-            self._members.learned(node, now)
-        status = self._members.status(node)
-        if previous is not None and status is not None and _description(previous) != _description(record):
-            if previous.name != record.name:
-                self._names.get(previous.name, {}).pop(node, None)
-            steps += [Notify(MemberUpdated(record, previous)), *self._name(record)]
-        return steps
-
-    def _on_accusation(self, accused: NodeId, record: Record, now: float) -> list[Step]:
-        if accused == self._table.me:
-            # We are not dead: the next version says so to all, and a word to the accuser.
-            self._counters["refutations"] += 1
-            return [Send(record.endpoint, (Probe(0),)), *self._publish(self.me, now, urgent=True)]
-        steps = self._detector.suspect(accused, now) if record.id != self._table.me else []
-        if accused in self._reach:
-            return steps
-        of_accused = self._table.record(accused)
-        if of_accused is not None and record.id in self._reach:
-            self._table.void(accused)
-            steps += self._members.accused(of_accused, now)
-        return steps
-
-    def _came(self, node: NodeId, now: float) -> list[Step]:
-        record = self._table.record(node)
-        if record is None or node == self._table.me or record.state is MemberState.LEFT:
-            return []
-        self._table.include(node)
-        steps = self._members.came(record, now)
-        if steps:
-            steps += self._name(record)
-        if self._accused.pop(node, None) is not None:
-            steps += self._publish(self.me, now)
-        return steps
-
-    def _went(self, node: NodeId, now: float) -> list[Step]:
-        record = self._table.record(node)
-        self._table.exclude(node)
-        if record is None:
-            return []
-        accused = self._is_accused(node)
-        if accused:
-            self._table.void(node)
-        return self._members.went(record, now, accused=accused)
-
-    def _is_accused(self, node: NodeId) -> bool:
-        return any(accuser in self._reach for accuser in self._table.accusers(node))
-
-    def _is_alive(self, node: NodeId) -> bool:
-        status = self._members.status(node)
-        return status is not None and status[0] is MemberStatus.ALIVE
-
-    def _name(self, record: Record) -> list[Step]:
-        """Note who has the name; two living members under one are a conflict."""
-        holders = self._names.setdefault(record.name, {})
-        if record.id in holders:
-            return []
-        steps: list[Step] = []
-        for holder in holders:
-            other = self._table.record(holder)
-            if other is not None and (holder == self._table.me or self._is_alive(holder)):
-                steps.append(Notify(Conflict(record, other, f"both are called {record.name!r}")))
-        holders[record.id] = None
-        return steps
-
-    def _outdone(self, encoded: EncodedRecord, now: float) -> list[Step]:
-        """Somebody says of us what we have not said: go above it."""
-        me = self.me
-        self._counters["outdone"] += 1
-        if encoded.epoch == me.epoch:
-            return self._publish(replace(me, version=encoded.version), now, urgent=True)
-        if now < self._epoch_taken_at + _EPOCH_PAUSE_SECONDS:
-            return []
-        self._epoch_taken_at = now
-        other = Record.decode(encoded)
-        epoch = encoded.epoch + 1
-        self._views.me = self._overlay.me = Peer(me.id, epoch, me.endpoint)
-        return [
-            Notify(Conflict(me, other, "another process uses our id, or our state was lost")),
-            Notify(EpochTaken(epoch)),
-            *self._publish(replace(me, epoch=epoch, version=0), now),
-        ]
-
-    def _publish(self, me: Record, now: float, *, urgent: bool = False) -> list[Step]:
-        """Say the present truth about ourselves under the next version."""
-        self._accused = {node: until for node, until in self._accused.items() if until > now}
-        previous = self.me
-        record = replace(
-            me,
-            version=me.version + 1,
-            neighbours=tuple(sorted(link.peer.id for link in self._views.active if self._is_known(link.peer))),
-            accused=tuple(sorted(self._accused)),
-        )
-        encoded = self._table.put(record)
-        return [
-            *self._gossip.add_own(encoded, now, urgent=urgent, members=len(self._table)),
-            *self._took(previous, record, now),
-        ]
-
     # -- what steps mean -----------------------------------------------------------------------------------------------
 
-    def _run(self, steps: Iterable[Step], now: float) -> list[Effect]:
+    def _run(self, steps: Iterable[Step], now: float) -> list[Effect]:  # noqa: C901 - a table
         effects: list[Effect] = []
         waiting = list(steps)
         waiting.reverse()
@@ -656,6 +443,12 @@ class MembershipNode:
                     waiting += reversed(self._link_lost(step, now))
                 case LinkSilent():
                     waiting += reversed(self._views.drop(step.node, step.reason, now))
+                case Accused():
+                    waiting += reversed(self._detector.suspect(step.node, now))
+                case Departed():
+                    self._views.forget(step.node)
+                case Reborn():
+                    self._views.me = self._overlay.me = step.me
                 case _:
                     assert_never(step)
         if self._view_changed:
@@ -664,17 +457,14 @@ class MembershipNode:
         return effects
 
     def _link_made(self, step: LinkMade, now: float) -> list[Step]:
-        node = step.peer.id
-        self._boots[step.boot] = node
+        self._boots[step.boot] = step.peer.id
         self._former.pop(step.boot, None)
-        self._accused.pop(node, None)
-        self._members.neighbours_changed(len(self._views.active), now)
-        self._repair_at[node] = now + self._config.repair_after_seconds / 3
         self._view_changed = True
-        steps = self._detector.watch(step.peer, step.interval, now)
-        if step.joined:
-            steps.append(Send(step.peer.endpoint, (Records(tuple(self._table.included_records())),)))
-        return [*steps, *self._publish(self.me, now), *self._overlay.neighbour_made(step.peer)]
+        return [
+            *self._detector.watch(step.peer, step.interval, now),
+            *self._census.link_made(step.peer, now, joined=step.joined),
+            *self._overlay.neighbour_made(step.peer),
+        ]
 
     def _link_lost(self, step: LinkLost, now: float) -> list[Step]:
         node = step.peer.id
@@ -684,15 +474,9 @@ class MembershipNode:
             self._former[boot] = step.peer
             if len(self._former) > _FORMER_MAX:
                 self._former.popitem(last=False)
-        self._repair_at.pop(node, None)
-        self._members.neighbours_changed(len(self._views.active), now)
         self._view_changed = True
         self._counters[f"links_lost_{step.reason.name.lower()}"] += 1
-        if step.accuse:
-            self._accused[node] = now + _ACCUSED_SECONDS
-            while len(self._accused) > _ACCUSED_MAX:
-                del self._accused[next(iter(self._accused))]
-        return self._publish(self.me, now, urgent=step.accuse)
+        return self._census.link_lost(node, now, accuse=step.accuse)
 
     # -- timers --------------------------------------------------------------------------------------------------------
 
@@ -702,19 +486,15 @@ class MembershipNode:
     def _fire(self, timer: Timer, due: float, now: float) -> list[Step]:  # noqa: C901, PLR0911, PLR0912 - a table
         match timer:
             case HeartbeatDue():
-                return self._detector.heartbeat_due(timer, due, now, self._table.hash)
+                return self._detector.heartbeat_due(timer, due, now, self._census.table.hash)
             case DeadlineDue():
                 return self._detector.deadline_due(timer, now)
             case FlushDue():
-                return self._gossip.flush(now, self._views.active.peers(), self._is_unsure)
+                return self._census.flush(now, self._detector.is_unsure)
             case RefreshDue():
-                return self._refresh(now)
-            case OrphanDue():
-                record = self._table.record(timer.node)
-                return [] if record is None else self._members.orphan_due(timer, record, now)
-            case DownDue():
-                record = self._table.record(timer.node)
-                return [] if record is None else self._members.down_due(timer, record, now)
+                return self._census.refresh(now)
+            case OrphanDue() | DownDue() | ReturnDue():
+                return self._census.judge(timer, now)
             case RequestDue():
                 return self._views.request_due(timer, now)
             case SearchDue():
@@ -726,7 +506,7 @@ class MembershipNode:
             case HealDue():
                 return self._heal(now)
             case ForgetDue():
-                return self._forget(now)
+                return self._census.forget(now)
             case AnnounceDue():
                 return self._overlay.announce_due(timer, now)
             case MissingDue():
@@ -742,89 +522,19 @@ class MembershipNode:
         self._detector.forgive(late, now)
         return [Notify(LocalStall(late))]
 
-    def _refresh(self, now: float) -> list[Step]:
-        self._refreshed_at = now
-        gained, lost = self._reach.refresh()
-        steps: list[Step] = []
-        for node in gained:
-            steps += self._came(node, now)
-        for node in lost:
-            steps += self._went(node, now)
-        return steps
-
     def _heal(self, now: float) -> list[Step]:
         """Try one of those out of reach, at a rate that the cluster as a whole can bear."""
-        unreachable = self._members.unreachable
-        strangers = [contact for contact in self._views.contacts if not self._is_member(contact)]
+        members = self._census.members
+        unreachable = members.unreachable
+        strangers = [contact for contact in self._views.contacts if not self._census.has_member_at(contact)]
         count = len(unreachable) + len(strangers)
         if not count:
             return [SetTimer(HealDue(), now + _HEAL_IDLE_SECONDS * (0.5 + self._random.random()))]
-        scale = self._config.heal_interval_seconds * (self._members.reachable_count + 1) / (count + 1)
+        scale = self._config.heal_interval_seconds * (members.reachable_count + 1) / (count + 1)
         pause = min(_HEAL_MOST_SECONDS, max(_HEAL_LEAST_SECONDS, scale)) * (0.5 + self._random.random())
-        again = SetTimer(HealDue(), now + pause)
         chosen = self._random.randrange(count)
         if chosen >= len(unreachable):
-            return [*self._views.knock(strangers[chosen - len(unreachable)], now), again]
-        record = self._table.record(unreachable[chosen])
-        if record is None:
-            return [again]
-        return [*self._views.heal(Peer(record.id, record.epoch, record.endpoint), now), again]
-
-    def _forget(self, now: float) -> list[Step]:
-        for node in self._members.to_forget(now):
-            record = self._table.record(node)
-            if record is not None:
-                self._reach.forget(node, record.neighbours)
-                self._names.get(record.name, {}).pop(node, None)
-            self._table.remove(node)
-            self._members.forget(node)
-            self._views.forget(node)
-        self._names = {name: holders for name, holders in self._names.items() if holders}
-        return [SetTimer(ForgetDue(), now + self._config.forget_after_seconds / 10)]
-
-    # -- what the parts ask --------------------------------------------------------------------------------------------
-
-    def _entry(self, node: NodeId) -> EncodedRecord:
-        entry = self._table.get(node)
-        assert entry is not None  # noqa: S101 - asked of ourselves only
-        return entry.encoded
-
-    def _is_known(self, peer: Peer) -> bool:
-        """Whether the table has the peer's present life: a claim on one it has not would bring back what the former life claimed."""
-        record = self._table.record(peer.id)
-        return record is not None and record.epoch == peer.epoch
-
-    def _is_unsure(self, node: NodeId) -> bool:
-        watch = self._detector.watches.get(node)
-        return watch is None or watch.unsure
-
-    def _is_member(self, endpoint: Endpoint) -> bool:
-        for node in self._reach.nodes():
-            record = self._table.record(node)
-            if record is not None and record.endpoint == endpoint:
-                return True
-        return False
-
-    def _neighbours(self) -> dict[NodeId, Peer]:
-        return {link.peer.id: link.peer for link in self._views.active}
-
-    def _candidates(self, most: int) -> list[Peer]:
-        nodes = [node for node in self._reach.nodes() if node != self._table.me and node not in self._views.active]
-        return self._peers(self._random.sample(nodes, min(most, len(nodes))))
-
-    def _helpers(self, node: NodeId) -> list[Peer]:
-        """Who can probe a neighbour for us: those that watch it too, then our other neighbours."""
-        record = self._table.record(node)
-        watchers = [other for other in record.neighbours if other != self._table.me and self._is_alive(other)] if record else []
-        self._random.shuffle(watchers)
-        others = [peer.id for peer in self._views.active.peers(node, *watchers)]
-        self._random.shuffle(others)
-        return self._peers([*watchers, *others])
-
-    def _peers(self, nodes: Iterable[NodeId]) -> list[Peer]:
-        records = [self._table.record(node) for node in nodes]
-        return [Peer(record.id, record.epoch, record.endpoint) for record in records if record is not None]
-
-
-def _description(record: Record) -> tuple[object, ...]:
-    return record.name, record.endpoint, record.addresses, record.tags, record.keys, record.protocol
+            tried = self._views.knock(strangers[chosen - len(unreachable)], now)
+        else:
+            tried = [step for peer in self._census.peers([unreachable[chosen]]) for step in self._views.heal(peer, now)]
+        return [*tried, SetTimer(HealDue(), now + pause)]

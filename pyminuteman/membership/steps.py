@@ -14,8 +14,10 @@ from pyminuteman.membership.effects import Effect
 from pyminuteman.membership.messages import DisconnectReason, Peer
 
 __all__ = [
+    "Accused",
     "AnnounceDue",
     "DeadlineDue",
+    "Departed",
     "DownDue",
     "FlushDue",
     "ForgetDue",
@@ -27,8 +29,10 @@ __all__ = [
     "LinkSilent",
     "MissingDue",
     "OrphanDue",
+    "Reborn",
     "RefreshDue",
     "RequestDue",
+    "ReturnDue",
     "SearchDue",
     "SetTimer",
     "ShuffleDue",
@@ -109,6 +113,14 @@ class DownDue:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnDue:
+    """One that was down has been back in reach for a while; stale when ``since`` is another."""
+
+    node: NodeId
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetDue:
     """Look for members to forget."""
 
@@ -137,6 +149,7 @@ Timer: TypeAlias = (
     | RefreshDue
     | OrphanDue
     | DownDue
+    | ReturnDue
     | ForgetDue
     | AnnounceDue
     | MissingDue
@@ -181,4 +194,25 @@ class LinkSilent:
     reason: DisconnectReason
 
 
-Step: TypeAlias = Effect | SetTimer | LinkMade | LinkLost | LinkSilent
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Somebody has cut off that node as failed: if it is our neighbour too, see to it now."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """That node has left, or is forgotten: it is no contact any more."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Reborn:
+    """We go under another epoch from now on."""
+
+    me: Peer
+
+
+Step: TypeAlias = Effect | SetTimer | LinkMade | LinkLost | LinkSilent | Accused | Departed | Reborn
