@@ -150,10 +150,15 @@ def _summary(fields: Fields) -> TableSummary:
 def _read_digest(fields: Fields) -> TableDigest:
     count = _integer(fields[1], _U16)
     buckets = _bytes(fields[2], 1, count)
+    packed = _bytes(fields[3], _VERSION.size, _U32)
     if count not in _BUCKET_COUNTS or any(bucket >= count for bucket in buckets) or len(set(buckets)) != len(buckets):
         raise ValueError("buckets of a digest")
-    versions = _VERSION.iter_unpack(_bytes(fields[3], _VERSION.size, _U32))
-    return TableDigest(count, tuple(buckets), tuple([Version(NodeId(id_), epoch, number) for id_, epoch, number in versions]))
+    named = set(buckets)
+    if any(id_[0] * count >> 8 not in named for id_, _, _ in _VERSION.iter_unpack(packed)):
+        raise ValueError("a version outside the digest's buckets")
+    return TableDigest(
+        count, tuple(buckets), tuple([Version(NodeId(id_), *rest) for id_, *rest in _VERSION.iter_unpack(packed)])
+    )
 
 
 def _flag(value: object) -> bool:

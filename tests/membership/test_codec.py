@@ -357,6 +357,7 @@ PEER = [ID, 1, b"\x0a\0\0\1\0\1"]
         pytest.param(plain([34, 16, b"\x10", b""]), id="digest bucket"),
         pytest.param(plain([34, 16, b"\1\1", b""]), id="digest bucket twice"),
         pytest.param(plain([34, 16, b"\1", bytes(31)]), id="digest versions odd"),
+        pytest.param(plain([34, 16, b"\1", bytes(32)]), id="digest version of another bucket"),
         pytest.param(plain([35, bytes(15)]), id="ids odd"),
         pytest.param(plain([35, "x" * 16]), id="ids a text"),
         pytest.param(plain([48, [ID, 1, 0], "kv", 1, b"", None]), id="packet number 0"),
