@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ from pyminuteman.membership.messages import (
     Version,
 )
 from pyminuteman.membership.records import EncodedRecord
+from tests.conftest import ROOT
 from tests.support.messages import BY_TYPE, FIXED, messages, node_id, peer, peers, record
 
 LIMIT = 1159
