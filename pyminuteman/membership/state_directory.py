@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.errors import ConfigurationError
@@ -65,6 +65,12 @@ class StateDirectory:
         except OSError as error:
             os.close(self._lock)
             raise ConfigurationError(path, "", "another process uses this state directory: every node needs its own") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let another process use it. A second call does nothing."""
