@@ -108,6 +108,15 @@ def test_every_type_of_message_has_a_writer_a_reader_and_a_strategy() -> None:
     assert 0 not in READERS
 
 
+def test_the_document_has_every_type() -> None:
+    text = (ROOT / "docs/protocols/wire.md").read_text()
+    named: dict[str, int] = {}
+    for numbers, names in re.findall(r"^\| (\d+(?:, \d+)?) \| ([A-Z]\w+(?:, \w+)?) \|", text, re.MULTILINE):
+        named |= zip(names.split(", "), map(int, numbers.split(", ")), strict=True)
+    assert named == {type(message).__name__: int(text.split()[1], 16) for message, text in FIXED}
+    assert set(named.values()) == set(READERS)
+
+
 @pytest.mark.parametrize(
     ("message", "text"), FIXED, ids=lambda value: type(value).__name__ if not isinstance(value, str) else ""
 )
