@@ -22,6 +22,7 @@ class MembersAgree(Checker):
 
     def unsettled(self) -> Iterator[str]:
         """Each entry that is wrong."""
+        self.judged += 1
         for community in self.world.truth.communities():
             newest = {process.id: process for process in community}
             for process in community:

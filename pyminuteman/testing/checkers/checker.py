@@ -26,6 +26,8 @@ class Checker:
         self.bounds = bounds
         self.findings: list[str] = []
         """What was wrong, noted while it happened."""
+        self.judged = 0
+        """How often there was something to judge: a checker that never has is worth nothing."""
 
     def notified(self, time: float, process: Process, notification: Notification) -> None:
         """A node told its user something."""

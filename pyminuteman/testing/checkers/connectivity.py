@@ -15,6 +15,7 @@ class GraphConnected(Checker):
 
     def unsettled(self) -> Iterator[str]:
         """Each community in pieces."""
+        self.judged += 1
         links = self.world.truth.links()
         for community in self.world.truth.communities():
             found = pieces([process.id for process in community], links)

@@ -76,6 +76,7 @@ class DetectionInTime(Checker):
             if not truth.ran(process, calm, until):
                 continue
             for victim in victims:
+                self.judged += 1
                 yield from self._judge(process, victim, time, suspected, down)
 
     def _judge(self, process: Process, victim: Process, died: float, suspected: float, down: float) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Nobody is suspected or given up without a reason that is somebody's fault.
 
-Reasons, each for as long as the bounds say: the suspect is dead, or gone; it was frozen, or whoever suspects it was; the network
+Reasons, each until the world has come right: the suspect is dead, or gone; it was frozen, or whoever suspects it was; the network
 between any two was cut; a fault took the graph of the survivors apart. Being down needs a reason that lasted longer than a freeze
 is forgiven for.
 """
@@ -26,6 +26,7 @@ class NoFalseAlarms(Checker):
         if accused is None:
             self.found(time, process, f"holds somebody for dead who never lived: {record.id.short}")
             return
+        self.judged += 1
         down = isinstance(notification, MemberDown)
         if not self._has_reason(time, process, accused, down=down):
             self.found(time, process, f"{'gave up' if down else 'suspected'} {accused.name}, which lives")
@@ -34,11 +35,11 @@ class NoFalseAlarms(Checker):
         truth, bounds = self.world.truth, self.bounds
         if accused.ended_at is not None or accused.left_at is not None:
             return True
-        settled = time - bounds.settled
-        if truth.any_cut(settled, time) or truth.torn(settled, time):
+        since = truth.wrong_since(time)
+        if truth.any_cut(since, time) or truth.torn(since, time):
             return True
         if down:
-            long = [end - began for one in (process, accused) for began, end in one.pauses if end >= settled]
+            long = [end - began for one in (process, accused) for began, end in one.pauses if end >= since]
             return any(seconds >= bounds.forgiven_pause for seconds in long)
         recently = time - bounds.recovery
         return any(truth.frozen(one, recently, time) for one in (process, accused))

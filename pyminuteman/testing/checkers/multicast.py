@@ -30,6 +30,7 @@ class MulticastOnce(Checker):
         if isinstance(notification, Delivered):
             key = (notification.payload, process)
             self._delivered[key] += 1
+            self.judged += 1
             if self._delivered[key] == 2:  # noqa: PLR2004 - once is right; of more, the second is told
                 self.found(time, process, f"got packet {label(notification.payload)} twice")
             if all(packet.payload != notification.payload for packet in self.world.packets):

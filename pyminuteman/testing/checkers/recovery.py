@@ -1,12 +1,14 @@
 """After a freeze that ended, wrong suspicions are gone within the time that the bounds give: 0.3 s on a local network.
 
-Judged where the freeze was short enough to be forgiven, nothing else was done meanwhile, and the survivors' graph stayed whole.
+Judged where nothing else was done since the world was last as it should be, and the survivors' graph stayed whole. However long the
+freeze was: a node that was given up while it was frozen is no worse than one that was only suspected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from math import inf
 
 from pyminuteman.membership.effects import MemberDown, MemberSuspect, MemberUp, Notification
 from pyminuteman.testing.checkers.checker import Checker
@@ -36,26 +38,30 @@ class RecoveryInTime(Checker):
 
     def concluded(self) -> Iterator[str]:
         """Look at each thaw."""
-        truth, bounds = self.world.truth, self.bounds
-        thaws = [done for done in truth.disturbances if done.what == "thaw"]
+        thaws = [done for done in self.world.truth.disturbances if done.what == "thaw"]
         for thaw, group in groupby(thaws, key=lambda done: done.time):
-            thawed = [life for done in group for host in done.hosts for life in host.lives if truth.frozen(life, thaw, thaw)]
-            froze = min(began for life in thawed for began, ended in life.pauses if ended == thaw)
-            until = thaw + bounds.recovery
-            others = [done for done in truth.disturbances if froze - bounds.settled < done.time <= until]
-            hosts = {id(life.host) for life in thawed}
-            if any(done.what not in ("pause", "thaw") or any(id(host) not in hosts for host in done.hosts) for done in others):
+            lives = [life for done in group for host in done.hosts for life in host.lives]
+            yield from self._look(thaw, [life for life in lives if self.world.truth.frozen(life, thaw, thaw)])
+
+    def _look(self, thaw: float, thawed: list[Process]) -> Iterator[str]:
+        truth = self.world.truth
+        froze = min(began for life in thawed for began, ended in life.pauses if ended == thaw)
+        since, until = truth.wrong_since(froze), thaw + self.bounds.recovery
+        hosts = [life.host for life in thawed]
+        others = [done for done in truth.disturbances if since < done.time <= until]
+        if any(done.what not in ("pause", "thaw") or any(host not in hosts for host in done.hosts) for done in others):
+            return
+        if truth.torn(since, until) or truth.any_cut(since, until):
+            return
+        self.judged += 1
+        still = [*self._wrong, *((began, inf, process, node) for (process, node), began in self._open.items())]
+        for began, ended, process, node in still:
+            accused = next((host.process for host in self.world.hosts if host.process and host.process.id == node), None)
+            if accused is None or not all(truth.ran(one, until, until) for one in (process, accused)):
                 continue
-            if thaw - froze >= bounds.forgiven_pause or truth.torn(froze - bounds.settled, until):
-                continue
-            still = [*self._wrong, *((began, float("inf"), process, node) for (process, node), began in self._open.items())]
-            for began, ended, process, node in still:
-                accused = [host.process for host in self.world.hosts if host.process is not None and host.process.id == node]
-                if (
-                    froze <= began <= until < ended
-                    and accused
-                    and truth.ran(process, until, until)
-                    and truth.ran(accused[0], until, until)
-                ):
-                    when = f"until {ended:.4f}" if ended < float("inf") else "still"
-                    yield f"{began:.4f} {process.name} suspected {accused[0].name} {when}; the thaw was at {thaw:.4f}, the bound is {bounds.recovery:.3f} s"
+            if froze <= began <= until < ended:
+                lasted = "still" if ended == inf else f"until {ended:.4f}"
+                yield (
+                    f"{began:.4f} {process.name} suspected {accused.name} {lasted}; "
+                    f"the thaw was at {thaw:.4f}, the bound is {self.bounds.recovery:.3f} s"
+                )

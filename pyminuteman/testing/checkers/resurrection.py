@@ -28,6 +28,7 @@ class NoResurrection(Checker):
         if life is None:
             self.found(time, process, f"holds somebody for alive who never lived: {notification.record.id.short}")
             return
+        self.judged += 1
         known = self._gone.get((process, life.id, notification.record.epoch))
         ends = [end for end in (life.ended_at, life.left_at) if end is not None]
         if not ends:

@@ -18,6 +18,7 @@ class RoutesHold(Checker):
 
     def unsettled(self) -> Iterator[str]:
         """Each route that is missing or broken."""
+        self.judged += 1
         links = self.world.truth.links()
         for community in self.world.truth.communities():
             for process in community[:_LARGE]:

@@ -14,6 +14,7 @@ class LinksSymmetric(Checker):
 
     def unsettled(self) -> Iterator[str]:
         """Each link that only one end has."""
+        self.judged += 1
         links = self.world.truth.links()
         for node, others in links.items():
             for other in sorted(others):

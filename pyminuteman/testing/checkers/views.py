@@ -26,6 +26,7 @@ class ViewsBounded(Checker):
         yield from self.findings
 
     def _look(self, time: float, process: Process) -> None:
+        self.judged += 1
         config = self.world.config
         active = [peer.id for peer in process.node.active_view]
         passive = [peer.id for peer in process.node.passive_view]

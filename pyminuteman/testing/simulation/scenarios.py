@@ -64,7 +64,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self.rng = seeded("scenario", seed)
-        self.nodes = self.rng.choice((5, 6, 7, 8, 10, 12, 16, 20))
+        self.nodes = self.rng.choice((5, 5, 6, 6, 7, 7, 8, 8, 9, 10, 12, 16))
         view = self.rng.choice((3, 4, 5, 7) if self.nodes <= 8 else (4, 5, 7))  # noqa: PLR2004 - log2(n): what keeps a graph whole
         self.config = replace(
             MembershipConfig.lan(),
@@ -153,7 +153,7 @@ def _pauses(draw: _Draw) -> tuple[Faults, _Acts]:
         Pause(draw.at(), (host,), round(draw.rng.uniform(0.02, bounds.forgiven_pause), 3)) for host in draw.hosts(3)
     ]
     acts.append([*several, *draw.use()])
-    acts.append([Pause(draw.at(), draw.hosts(2), round(draw.rng.uniform(1.0, 6.0), 3)), *draw.use()])
+    acts.append([Pause(draw.at(), draw.hosts(2), round(draw.rng.uniform(1.0, 4.0), 3)), *draw.use()])
     return replace(CLEAN, clock_drift=draw.rng.choice((0.0, 1e-4))), acts
 
 
@@ -192,13 +192,13 @@ def _losses(draw: _Draw) -> tuple[Faults, _Acts]:
 
 
 def _upgrade(draw: _Draw) -> tuple[Faults, _Acts]:
-    """A release with a later protocol version is rolled out, one node at a time, and half the cluster is rolled back."""
+    """A release with a later protocol version is rolled out, one node at a time, and some are rolled back."""
     order = draw.rng.sample(range(draw.nodes), draw.nodes)
-    pace = draw.rng.choice((0.3, 0.8))
+    pace = draw.rng.choice((0.15, 0.5))
     acts: _Acts = [
         [Upgrade(round(pace * number, 3), host, _LATER_PROTOCOL) for number, host in enumerate(order)] + draw.use(2.0)
     ]
-    half = order[: draw.nodes // 2]
+    half = order[: min(3, draw.nodes // 2)]
     acts.append([Upgrade(round(pace * number, 3), host, (1, 1)) for number, host in enumerate(half)] + draw.use(2.0))
     return CLEAN, acts
 

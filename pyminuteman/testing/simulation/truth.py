@@ -54,6 +54,7 @@ class Truth:
         self.disturbances: list[Disturbance] = []
         self.torn_at: list[float] = []
         """When a fault left the survivors' links in more pieces than the network: then even healthy nodes may lose each other."""
+        self._came_right_at = [0.0]
         self._cuts: list[tuple[float, list[tuple[int, int]]]] = []
 
     # -- told by the world ---------------------------------------------------------------------------------------------
@@ -65,6 +66,14 @@ class Truth:
             self._cuts.append((now, sorted(self._world.network.blocked)))
         if what in _TAKES_LINKS and self._torn():
             self.torn_at.append(now)
+
+    def came_right(self) -> None:
+        """Everything is as it should be: what was done before excuses nothing that comes after."""
+        self._came_right_at.append(self._world.now)
+
+    def wrong_since(self, time: float) -> float:
+        """When everything was last as it should be, before ``time``."""
+        return max(at for at in self._came_right_at if at <= time)
 
     def _torn(self) -> bool:
         links = self.links()

@@ -15,7 +15,7 @@ import msgpack
 from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.codec import PROTOCOL_VERSIONS, agree, pack, unpack
 from pyminuteman.membership.config import MembershipConfig
-from pyminuteman.membership.effects import Received, Send
+from pyminuteman.membership.effects import MemberUp, MemberUpdated, Notification, Received, Send
 from pyminuteman.membership.messages import Message, Multicast, Peer, Records
 from pyminuteman.testing.simulation.process import Parcel, Process
 
@@ -42,18 +42,22 @@ class CodecWire:
 
     def __init__(self, config: MembershipConfig) -> None:
         self._limit = config.datagram_max_bytes - SEALING_BYTES
+        self._protocols: dict[tuple[Process, Endpoint], tuple[int, int]] = {}
         self.skipped = 0
         """Messages of a later version that were passed over."""
+
+    def notified(self, _time: float, process: Process, notification: Notification) -> None:
+        """Learn, as a driver would, which protocol versions the members speak that a process hears of."""
+        if isinstance(notification, MemberUp | MemberUpdated):
+            self._protocols[process, notification.record.endpoint] = notification.record.protocol
 
     def pack(self, process: Process, send: Send, target: Process | None) -> Iterable[Parcel]:
         """What goes out for one effect."""
         sender = _identity(process) if send.identify else None
-        version = PROTOCOL_VERSIONS[0]
-        mixed = process.host.protocol != PROTOCOL_VERSIONS
-        if mixed:
-            version = version_towards(process, send.to)
+        mine, theirs = process.host.protocol, self._protocols.get((process, send.to), process.host.protocol[:1] * 2)
+        version = agree(mine, theirs) or mine[0]
         small, large = pack(send.messages, sender, limit=self._limit, version=version)
-        if mixed and version > PROTOCOL_VERSIONS[1]:
+        if version > PROTOCOL_VERSIONS[1]:
             small = [
                 payload + LATER_MESSAGE if len(payload) + len(LATER_MESSAGE) <= self._limit else payload for payload in small
             ]
@@ -87,6 +91,9 @@ class ObjectWire:
         self._limit = config.datagram_max_bytes - SEALING_BYTES
         self._sizes: dict[tuple[object, ...], int] = {}
 
+    def notified(self, _time: float, _process: Process, _notification: Notification) -> None:
+        """Nothing to learn: here all speak one version."""
+
     def pack(self, process: Process, send: Send, target: Process | None) -> Iterable[Parcel]:
         """What goes out for one effect: one parcel, counted as the datagrams that it would be."""
         sender = _identity(process) if send.identify else None
@@ -117,15 +124,6 @@ class ObjectWire:
         """What a process gets of it."""
         sender, messages = cast(tuple[Peer | None, tuple[Message, ...]], parcel.payload)
         return Received(parcel.boot, sender, messages, parcel.size)
-
-
-def version_towards(process: Process, endpoint: Endpoint) -> int:
-    """The protocol version in which a process speaks to whoever is at that endpoint."""
-    mine = process.host.protocol
-    for member in process.node.members().values():
-        if member.record.endpoint == endpoint:
-            return agree(mine, member.record.protocol) or mine[0]
-    return mine[0]
 
 
 def _identity(process: Process) -> Peer:

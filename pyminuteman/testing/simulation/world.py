@@ -54,8 +54,8 @@ class Observer(Protocol):
         """A node told its user something, at ``time`` seconds."""
 
 
-class Wire(Protocol):
-    """Turns messages into what is sent, and back."""
+class Wire(Observer, Protocol):
+    """Turns messages into what is sent, and back. It hears what nodes report, to know who speaks which protocol version."""
 
     def pack(self, process: Process, send: Send, target: Process | None) -> Iterable[Parcel]:
         """What a process sends for one effect, when ``target`` runs where it is sent to."""
@@ -121,6 +121,7 @@ class Simulation:
         """A checksum over all that arrived anywhere, in order."""
         self._streams: dict[tuple[Process, Process], float] = {}
         self._wire = wire or _codec_wire(self.config)
+        self.observers.append(self._wire)
         self._core = core or _real_core()
         self._heap: list[_Entry] = []
         self._counter = 0
