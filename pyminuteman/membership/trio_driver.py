@@ -162,17 +162,16 @@ class Membership:
         return inbox
 
     async def wait_joined(self, seconds: float = math.inf) -> None:
-        """Return as soon as there is a neighbour.
+        """Return as soon as another member is alive.
 
         Raises:
-            NoContactAnswered: There is none after so many seconds. The node goes on looking.
+            NoContactAnswered: None is after so many seconds. The node goes on looking.
         """
-        async with self.notifications() as notifications:
-            with trio.move_on_after(seconds):
-                while not self.active_view:
-                    await notifications.receive()
-        if not self.active_view:
-            raise NoContactAnswered(f"none of the contacts has answered within {seconds:g} s")
+        with self.notifications() as notifications, trio.move_on_after(seconds):
+            while len(self.reachable) < 2:  # noqa: PLR2004 - it and another
+                await notifications.receive()
+            return
+        raise NoContactAnswered(f"none of the contacts has answered within {seconds:g} s")
 
     # What is said
 
