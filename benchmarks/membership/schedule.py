@@ -44,7 +44,7 @@ class Effort:
             repetitions=repetitions,
             victims=max(1, nodes // 8),
             blocks=min(4, repetitions),
-            longer_freezes=max(1, repetitions // 2),
+            longer_freezes=max(1, 2 * repetitions // 5),
             rest_seconds=60.0,
             loss_seconds=30.0,
             busy_seconds=60.0,

@@ -207,12 +207,13 @@ class Census:
     # -- links ---------------------------------------------------------------------------------------------------------
 
     def link_made(self, peer: Peer, now: float, *, joined: bool) -> list[Step]:
-        """We have a new neighbour; one that has just joined is told everything."""
+        """We have a new neighbour: it is told of us, and one that has just joined is told everything."""
         self._accused.pop(peer.id, None)
         self._repair_at[peer.id] = now + self._config.repair_after_seconds / 3
         self.members.neighbours_changed(len(self._active), now)
-        everything = Send(peer.endpoint, (Records(tuple(self.table.included_records())),))
-        return [*([everything] if joined else []), *self.publish(now)]
+        # The other end cannot claim the link before it has our record, so that goes at once and not with the next gossip.
+        news = self.table.included_records() if joined else [self.table.own.encoded]
+        return [Send(peer.endpoint, (Records(tuple(news)),)), *self.publish(now)]
 
     def link_lost(self, node: NodeId, now: float, *, accuse: bool) -> list[Step]:
         """A neighbour is none any more; ``accuse`` says that we hold it for dead."""

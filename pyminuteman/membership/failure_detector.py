@@ -155,6 +155,10 @@ class Watch:
         held = min(_HELD_MAX, int((now - self.their_number_at) / _HELD_UNIT_SECONDS))
         return Heartbeat(self.number, self.their_number, max(0, held), table_hash)
 
+    def forget_sent(self) -> None:
+        """What was sent before a stall of ours measures the stall, not the path."""
+        self._sent.clear()
+
     def echo(self, number: int, held_100us: int, now: float) -> None:
         """Measure the round trip, if the echo is of a heartbeat that we remember: nothing a peer invents gets in."""
         if held_100us < _HELD_MAX:
@@ -294,6 +298,7 @@ class FailureDetector:
             if watch.confirming_until:
                 watch.confirming_until += seconds
             watch.unsure = watch.unsure or seconds > watch.interval
+            watch.forget_sent()
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -54,8 +54,6 @@ _REQUESTS_AT_ONCE: Final = 3
 _REQUESTS_MAX: Final = 64
 _HURRY_SECONDS: Final = 0.02
 """Pause before asking the next one after a refusal: short, but no loop without end where all refuse."""
-_LOW_ROUNDS_WHEN_POOR: Final = 2
-"""Searches in vain after which a node with less than half of its links asks with high priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +277,8 @@ class HyParView:
         if room <= 0:
             return self._plan_search(now) if sound < self.active.capacity else []
         asked = self._choose(min(room, _REQUESTS_AT_ONCE), waiting)
-        poor = 2 * sound < self.active.capacity and self._rounds_in_vain >= _LOW_ROUNDS_WHEN_POOR
-        # One link is taken from somebody, so as to be in the cluster at all; the others have to be free.
-        priority = Priority.HIGH if poor or not sound else Priority.LOW
+        # With less than half of its links a node takes one from somebody; the others have to be free.
+        priority = Priority.HIGH if 2 * sound < self.active.capacity else Priority.LOW
         steps: list[Step] = []
         for peer in asked:
             steps += self._ask(peer.endpoint, peer.id, priority, now)

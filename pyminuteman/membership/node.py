@@ -169,13 +169,13 @@ class MembershipNode:
         """Something authentic has arrived."""
         if self._left:
             return []
-        self._now = now
+        effects = self._notice(now)
         sender = event.sender
         if sender is None:
-            return self._from_neighbour(event, now)
+            return effects + self._from_neighbour(event, now)
         steps: list[Step] = []
         admitted = self._admit(event, sender, now, steps)
-        effects = self._run(steps, now)
+        effects += self._run(steps, now)
         if admitted:
             for message in event.messages:
                 effects += self._run(self._dispatch(message, sender, event.boot, now), now)
@@ -185,11 +185,7 @@ class MembershipNode:
         """Do what is due, and notice when this comes late."""
         if self._left:
             return []
-        self._now = now
-        effects: list[Effect] = []
-        late = now - max(self._timers.first(self._fresh), self._accounted)
-        if late > self._config.stall_seconds:
-            effects += self._stalled(late, now)
+        effects = self._notice(now)
         for timer, due in self._timers.pop(
             lambda timer: now + _HEARTBEAT_SLACK_SECONDS if type(timer) is HeartbeatDue else now
         ):
@@ -426,14 +422,20 @@ class MembershipNode:
 
     # -- what steps mean -----------------------------------------------------------------------------------------------
 
-    def _run(self, steps: Iterable[Step], now: float) -> list[Effect]:  # noqa: C901 - a table
+    def _run(self, steps: Iterable[Step], now: float) -> list[Effect]:  # noqa: C901, PLR0912 - a table
         effects: list[Effect] = []
         waiting = list(steps)
         waiting.reverse()
         while waiting:
             step = waiting.pop()
             match step:
-                case Send() | Notify():
+                case Send():
+                    last = effects[-1] if effects else None
+                    if isinstance(last, Send) and (last.to, last.identify) == (step.to, step.identify):
+                        effects[-1] = replace(last, messages=last.messages + step.messages)
+                    else:
+                        effects.append(step)
+                case Notify():
                     effects.append(step)
                 case SetTimer():
                     self._timers.set(step.timer, step.due)
@@ -514,8 +516,12 @@ class MembershipNode:
             case _:
                 assert_never(timer)
 
-    def _stalled(self, late: float, now: float) -> list[Effect]:
-        """We did not run: nobody else is later for it."""
+    def _notice(self, now: float) -> list[Effect]:
+        """See whether we come late; if we did not run, nobody else is later for it."""
+        self._now = now
+        late = now - max(self._timers.first(self._fresh), self._accounted)
+        if late <= self._config.stall_seconds:
+            return []
         self._accounted = now
         self._counters["stalls"] += 1
         self._timers.postpone(lambda timer: isinstance(timer, _JUDGING), late)

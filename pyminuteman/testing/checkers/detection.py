@@ -27,7 +27,7 @@ class DetectionInTime(Checker):
 
     def __init__(self, world: Simulation, bounds: Bounds) -> None:
         super().__init__(world, bounds)
-        self._last_suspected: dict[tuple[Process, bytes, int], float] = {}
+        self._last_suspected: dict[tuple[Process, bytes], float] = {}
         self._suspected: dict[tuple[Process, bytes, int], float] = {}
         self._down: dict[tuple[Process, bytes, int], float] = {}
         self.measured: list[tuple[float, float]] = []
@@ -37,14 +37,14 @@ class DetectionInTime(Checker):
         """Note when."""
         if isinstance(notification, MemberSuspect):
             key = (process, notification.record.id, notification.record.epoch)
-            self._last_suspected[key] = time
+            self._last_suspected[process, notification.record.id] = time
             if self._is_dead(notification):
                 self._suspected.setdefault(key, time)
         elif isinstance(notification, MemberDown):
             key = (process, notification.record.id, notification.record.epoch)
             if self._is_dead(notification):
                 self._down.setdefault(key, time)
-            waited = time - self._last_suspected.get(key, time)
+            waited = time - self._last_suspected.get(key[:2], time)
             if waited < self.world.config.down_after_seconds * (1 - self.world.faults.clock_drift) - 1e-6:
                 self.found(time, process, f"gave {self.world.name_of(key[1])} up {waited:.3f} s after it suspected it")
 

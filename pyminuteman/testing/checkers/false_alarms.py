@@ -2,7 +2,7 @@
 
 Reasons, each until the world has come right: the suspect is dead, or gone; it was frozen, or whoever suspects it was; the network
 between any two was cut; a fault took the graph of the survivors apart. Being down needs a reason that lasted longer than a freeze
-is forgiven for.
+is forgiven for. And whatever the reasons, nobody is who is a neighbour.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ class NoFalseAlarms(Checker):
             return
         self.judged += 1
         down = isinstance(notification, MemberDown)
-        if not self._has_reason(time, process, accused, down=down):
-            self.found(time, process, f"{'gave up' if down else 'suspected'} {accused.name}, which lives")
+        said = f"{'gave up' if down else 'suspected'} {accused.name}"
+        if any(peer.id == record.id and peer.epoch == record.epoch for peer in process.node.active_view):
+            self.found(time, process, f"{said}, which it has a link to")
+        elif not self._has_reason(time, process, accused, down=down):
+            self.found(time, process, f"{said}, which lives")
 
     def _has_reason(self, time: float, process: Process, accused: Process, *, down: bool) -> bool:
         truth, bounds = self.world.truth, self.bounds
