@@ -98,7 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default all: %(default)s")
     parser.add_argument("--only", default=",".join(PARTS), help="comma-separated; default all: %(default)s")
     parser.add_argument("--nodes", type=int, default=40, help="default %(default)s")
-    parser.add_argument("--repetitions", type=int, help="of detection and of the shortest freeze (default 20; 3 with --quick)")
+    parser.add_argument("--repetitions", type=int, help="of detection and of the shortest freeze (default 20; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="a check of some minutes: everything, but little of it")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000, help="who dies, and how long the pauses are")
     parser.add_argument("--log", type=Path, help="write every line of every node here")
@@ -113,7 +113,7 @@ def arguments() -> argparse.Namespace:
         if unknown := [name for name in chosen if name not in known]:
             parser.error(f"--{what}: no {', '.join(unknown)}; there are {', '.join(known)}")
         setattr(options, what, [name for name in known if name in chosen])
-    options.repetitions = options.repetitions or (3 if options.quick else 20)
+    options.repetitions = options.repetitions or (2 if options.quick else 20)
     if options.repetitions < 1 or options.nodes < 10:
         parser.error("at least 1 repetition and 10 nodes")
     return options

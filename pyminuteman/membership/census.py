@@ -85,7 +85,7 @@ class Census:
         self.table.include(me.id)
         self.reach = Reachability(self.table)
         self.routes = Routes(self.table)
-        self.members = Members(config)
+        self.members = Members(config, active)
         self._gossip = Gossip(config)
         self._accused: dict[NodeId, float] = {}
         self._repair_at: dict[NodeId, float] = {}
@@ -210,7 +210,7 @@ class Census:
         """We have a new neighbour: it is told of us, and one that has just joined is told everything."""
         self._accused.pop(peer.id, None)
         self._repair_at[peer.id] = now + self._config.repair_after_seconds / 3
-        self.members.neighbours_changed(len(self._active), now)
+        self.members.neighbours_changed(now)
         # The other end cannot claim the link before it has our record, so that goes at once and not with the next gossip.
         news = self.table.included_records() if joined else [self.table.own.encoded]
         return [Send(peer.endpoint, (Records(tuple(news)),)), *self.publish(now)]
@@ -218,7 +218,7 @@ class Census:
     def link_lost(self, node: NodeId, now: float, *, accuse: bool) -> list[Step]:
         """A neighbour is none any more; ``accuse`` says that we hold it for dead."""
         self._repair_at.pop(node, None)
-        self.members.neighbours_changed(len(self._active), now)
+        self.members.neighbours_changed(now)
         if accuse:
             self._accused[node] = now + _ACCUSED_SECONDS
             while len(self._accused) > _ACCUSED_MAX:

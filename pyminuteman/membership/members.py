@@ -6,10 +6,11 @@ Pure. The rules, in order:
 2. A member out of reach that somebody accuses is **suspect** at once; one that nobody accuses only after a grace, for links move.
 3. A suspect that stays out of reach for ``down_after_seconds`` more is **down**.
 4. A node without neighbours judges nobody, nor for a grace after it has found some: "I hear nobody" is never "everybody is dead".
-5. A member whose record says **left** has left, in reach or not; only a later epoch of it comes back.
-6. A member that was down and comes back into reach with not a word newer than it had then is up only after a while: by then the
+5. Nor does it judge a neighbour: the link itself is watched, and the records that say so may be on their way.
+6. A member whose record says **left** has left, in reach or not; only a later epoch of it comes back.
+7. A member that was down and comes back into reach with not a word newer than it had then is up only after a while: by then the
    tables have been compared, and it may be the old claim of one that died on the other side of a partition.
-7. A member out of reach is forgotten after ``forget_after_seconds``; one that never was in reach was never announced.
+8. A member out of reach is forgotten after ``forget_after_seconds``; one that never was in reach was never announced.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pyminuteman.membership.effects import (
 )
 from pyminuteman.membership.records import Record
 from pyminuteman.membership.steps import DownDue, OrphanDue, ReturnDue, SetTimer, Step
+from pyminuteman.membership.views import ActiveView
 
 __all__ = ["Member", "Members"]
 
@@ -67,10 +69,11 @@ class _State:
 
 
 class Members:
-    """The status of every known member but this node itself."""
+    """The status of every known member but this node itself; ``active`` is its active view."""
 
-    def __init__(self, config: MembershipConfig) -> None:
+    def __init__(self, config: MembershipConfig, active: ActiveView) -> None:
         self._config = config
+        self._active = active
         self._states: dict[NodeId, _State] = {}
         self._unreachable: dict[NodeId, None] = {}
         self._judging_from = 0.0
@@ -95,9 +98,9 @@ class Members:
         """Members in reach, without this node."""
         return sum(1 for state in self._states.values() if state.reachable)
 
-    def neighbours_changed(self, count: int, now: float) -> None:
+    def neighbours_changed(self, now: float) -> None:
         """Whether there are any decides whether we may judge."""
-        if count == 0:
+        if not len(self._active):
             self._isolated = True
         elif self._isolated:
             self._isolated = False
@@ -166,7 +169,7 @@ class Members:
                 assert_never(timer)
 
     def _down(self, timer: DownDue, record: Record, state: _State, now: float) -> list[Step]:
-        if not self._may_judge(now):
+        if not self._may_judge(record, now):
             return [SetTimer(timer, now + self._config.down_after_seconds)]
         state.status, state.since = MemberStatus.DOWN, now
         state.last_word = record.epoch, record.version
@@ -216,13 +219,13 @@ class Members:
                 counts[state.status.value] += 1
         return counts
 
-    def _may_judge(self, now: float) -> bool:
-        return not self._isolated and now >= self._judging_from
+    def _may_judge(self, record: Record, now: float) -> bool:
+        return not self._isolated and now >= self._judging_from and record.id not in self._active
 
     def _suspect(self, record: Record, state: _State, now: float) -> list[Step]:
         if not state.announced or state.status is not MemberStatus.ALIVE:
             return []
-        if not self._may_judge(now):
+        if not self._may_judge(record, now):
             again = max(self._judging_from, now + self._config.orphan_grace_seconds / 4)
             return [SetTimer(OrphanDue(record.id, state.unreachable_since), again)]
         state.status, state.since = MemberStatus.SUSPECT, now

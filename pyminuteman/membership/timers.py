@@ -78,5 +78,5 @@ class TimerHeap:
             if chosen(timer):
                 self._due[timer] = due + seconds
         order = {timer: counter for _, counter, timer in self._heap}
-        self._heap = [(due, order[timer], timer) for timer, due in self._due.items()]
+        self._heap[:] = [(due, order[timer], timer) for timer, due in self._due.items()]
         heapify(self._heap)
