@@ -53,6 +53,10 @@ _EVENTS: Final[dict[type[Any], str]] = {
 }
 
 
+_STALL_TOLD_SECONDS: Final = 1.0
+"""Shorter stalls are everyday on a busy machine, and none of the operator's business; metrics count them."""
+
+
 class LineWriter:
     """Writes lines to a descriptor without ever keeping the node from its work: a reader that is slow makes only the writing wait."""
 
@@ -230,7 +234,7 @@ class NodeProgram:
                 return self._line("conflict", notification.record, more)
             case PartitionSuspected():
                 say(f"minuteman: {notification.unreachable} members went out of reach together: is the network cut?")
-            case LocalStall():
+            case LocalStall() if notification.seconds >= _STALL_TOLD_SECONDS:
                 say(f"minuteman: this process did not run for {notification.seconds:.3f} s")
             case _:
                 pass

@@ -168,11 +168,13 @@ class AdjacencyTable:
         if record.id in self._included:
             self._sum += entry.hash - self._included[record.id]
             self._included[record.id] = entry.hash
-        if previous is not None:
-            for accused in previous.record.accused:
+        before = previous.record.accused if previous is not None else ()
+        for accused in before:
+            if accused not in record.accused:
                 self._pardon(accused, record.id)
         for accused in record.accused:
-            self._accusers.setdefault(accused, {})[record.id] = None
+            if accused not in before:
+                self._accusers.setdefault(accused, {})[record.id] = None
 
     def _pardon(self, accused: NodeId, accuser: NodeId) -> None:
         accusers = self._accusers.get(accused)
@@ -206,6 +208,10 @@ class AdjacencyTable:
             for other in entry.record.neighbours
             if other in entries and node in entries[other].neighbours and other not in void
         ]
+
+    def acquit(self, node: NodeId) -> None:
+        """The node is back in reach: what was said of it counts no longer, though records may go on saying it for a while."""
+        self._accusers.pop(node, None)
 
     def accusers(self, node: NodeId) -> list[NodeId]:
         """Who has cut that node off as failed, and not heard of it since."""

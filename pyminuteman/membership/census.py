@@ -335,6 +335,8 @@ class Census:
             return []
         self.table.include(node)
         steps = self.members.came(record, now)
+        if steps:
+            self.table.acquit(node)
         if self.is_alive(node):
             steps += self._note_name(record)
         return [*steps, *self.heard_of(node, now)]
