@@ -7,7 +7,6 @@ makes; :mod:`pyminuteman.membership.codec` turns these into one error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -99,10 +98,7 @@ def read_peer(value: object) -> Peer:
 def _read_endpoint(value: object) -> Endpoint:
     if type(value) is not bytes:
         raise ValueError("an endpoint is bytes")
-    return _cached_endpoint(value)
-
-
-_cached_endpoint: Final = lru_cache(maxsize=4096)(unpack_endpoint)
+    return unpack_endpoint(value)
 
 
 def _read_peers(value: object) -> tuple[Peer, ...]:

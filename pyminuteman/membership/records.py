@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise
+from operator import ge
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
@@ -185,6 +186,7 @@ class Record:
         )
 
 
+@lru_cache(maxsize=4096)
 def unpack_endpoint(packed: bytes) -> Endpoint:
     """Where a peer says that a node is reached: an address of one host, and a port.
 
@@ -219,8 +221,9 @@ def _strings(value: object, most: int) -> list[str]:
 def _ids(packed: bytes) -> tuple[NodeId, ...]:
     if not isinstance(packed, bytes) or len(packed) % NodeId.SIZE or len(packed) > _NEIGHBOURS_MAX * NodeId.SIZE:
         raise ValueError("node ids")
-    ids = tuple(NodeId(packed[at : at + NodeId.SIZE]) for at in range(0, len(packed), NodeId.SIZE))
-    if any(first >= second for first, second in pairwise(ids)):
+    # Of the right size already, so NodeId's own check is left out: with seven neighbours that is a third of the whole decoding.
+    ids = tuple([bytes.__new__(NodeId, packed[at : at + NodeId.SIZE]) for at in range(0, len(packed), NodeId.SIZE)])
+    if any(map(ge, ids, ids[1:])):
         raise ValueError("node ids out of order")
     return ids
 

@@ -335,9 +335,9 @@ def test_row_7_senders_with_the_key_are_bounded_too(monkeypatch: pytest.MonkeyPa
 
 
 def test_row_7_caches_of_addresses_are_bounded() -> None:
-    from pyminuteman.membership import decoding, encoding  # noqa: PLC0415 - only their caches
+    from pyminuteman.membership import encoding, records  # noqa: PLC0415 - only their caches
 
-    assert decoding._cached_endpoint.cache_parameters()["maxsize"] == 4096
+    assert records.unpack_endpoint.cache_parameters()["maxsize"] == 4096
     assert encoding._endpoint.cache_parameters()["maxsize"] == 4096
 
 
