@@ -64,12 +64,14 @@ class Reachability:
     def changed(self, node: NodeId, before: Iterable[NodeId], after: Iterable[NodeId]) -> list[NodeId]:
         """Take in that the neighbours of a node have changed; returns who came into reach by it.
 
-        Whoever fell out of reach is known after :meth:`refresh`, which :attr:`is_stale` calls for.
+        Whoever fell out of reach is known after :meth:`refresh`, which :attr:`is_stale` calls for; then who came in meanwhile, too.
         """
         old, new = frozenset(before), frozenset(after)
         for neighbour in sorted(old - new):
             self._cut(node, neighbour)
         gained: list[NodeId] = []
+        if self._stale:
+            return gained  # what a tree to be grown anew takes in may hang on a branch that is cut off
         for neighbour in sorted(new - old):
             if self._table.are_linked(node, neighbour):
                 gained += self._join(node, neighbour)
