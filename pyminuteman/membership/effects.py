@@ -7,7 +7,6 @@ something arrives, whichever is first, and calls again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -189,6 +188,3 @@ class Notify:
 
 
 Effect: TypeAlias = Send | Notify
-
-Metrics: TypeAlias = Mapping[str, int | float]
-"""Plain numbers by name; counters end in ``_total``."""

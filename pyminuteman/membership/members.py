@@ -76,6 +76,7 @@ class Members:
         self._active = active
         self._states: dict[NodeId, _State] = {}
         self._unreachable: dict[NodeId, None] = {}
+        self._reachable = 0
         self._judging_from = 0.0
         self._isolated = True
         self._partition_told = 0
@@ -96,7 +97,7 @@ class Members:
     @property
     def reachable_count(self) -> int:
         """Members in reach, without this node."""
-        return sum(1 for state in self._states.values() if state.reachable)
+        return self._reachable
 
     def neighbours_changed(self, now: float) -> None:
         """Whether there are any decides whether we may judge."""
@@ -112,7 +113,7 @@ class Members:
         if state is None:
             state = self._states[record.id] = _State(now)
         self._unreachable.pop(record.id, None)
-        state.reachable = True
+        self._mark(state, reachable=True)
         if state.status is MemberStatus.LEFT or (state.announced and state.status is MemberStatus.ALIVE):
             return []
         if state.last_word == (record.epoch, record.version):
@@ -134,7 +135,7 @@ class Members:
         state = self._states.get(record.id)
         if state is None or not state.reachable:
             return []
-        state.reachable = False
+        self._mark(state, reachable=False)
         state.unreachable_since = now
         if state.status is MemberStatus.LEFT:
             return []
@@ -193,7 +194,7 @@ class Members:
         state = self._states.get(node)
         if state is not None and state.status is MemberStatus.LEFT:
             state.status = MemberStatus.DOWN
-            state.reachable = False
+            self._mark(state, reachable=False)
 
     def learned(self, node: NodeId, now: float) -> None:
         """A record of one that is not in reach: worth a try."""
@@ -221,6 +222,10 @@ class Members:
 
     def _may_judge(self, record: Record, now: float) -> bool:
         return not self._isolated and now >= self._judging_from and record.id not in self._active
+
+    def _mark(self, state: _State, *, reachable: bool) -> None:
+        self._reachable += reachable - state.reachable
+        state.reachable = reachable
 
     def _suspect(self, record: Record, state: _State, now: float) -> list[Step]:
         if not state.announced or state.status is not MemberStatus.ALIVE:
