@@ -10,7 +10,7 @@ PURE := pyminuteman/addresses.py pyminuteman/errors.py $(addprefix pyminuteman/i
         failure_detector.py gossip.py hyparview.py keyring.py keys.py members.py messages.py multicast.py node.py own_record.py \
         records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py)
 
-.PHONY: help install demo test bench bench-membership lint clean
+.PHONY: help install demo test simulate bench bench-membership lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -26,6 +26,10 @@ test: ## every test; those that need IPVS run in a guest kernel where this one h
 	@tools/install.sh dev
 	@$(VENV)/python -m coverage run -m pytest $(ARGS)
 	@$(VENV)/python -m coverage report --include=$$(echo $(PURE) | tr ' ' ,) --fail-under=100 --skip-covered
+
+simulate: ## clusters in one process, seed by seed: make simulate SEEDS=0-4999
+	@tools/install.sh dev
+	@$(VENV)/python -m pyminuteman.testing.simulation --seeds "$(or $(SEEDS),0-4999)" $(ARGS)
 
 bench: ## reconcile latency beside the peers and the limit
 	@tools/install.sh bench

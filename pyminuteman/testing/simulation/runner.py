@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from pyminuteman.membership.effects import MemberDown, MemberSuspect, MemberUp, Notification
@@ -183,7 +184,8 @@ def _collect_seldom() -> None:
 
 def run_many(seeds: Iterable[int], *, processes: int | None = None) -> Iterator[Outcome]:
     """Run these seeds on as many cores as there are, and hand out each outcome as it comes."""
-    with ProcessPoolExecutor(processes, initializer=_collect_seldom) as pool:
+    # Not forked: a fork would take along the threads' locks of whoever calls, and the tracer of a coverage run.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _collect_seldom) as pool:
         running = [pool.submit(run_seed, seed) for seed in seeds]
         for done in as_completed(running):
             yield done.result()
