@@ -79,15 +79,21 @@ class NodeProcess:
         self.process.send_signal(signal.SIGUSR1)
         return self.wait_for(lambda event: event["event"] == "state", "state", after=after)
 
-    def wait_members(self, count: int, status: str = "alive", *, seconds: float = 30.0) -> dict[str, Any]:
-        """Wait until it holds so many, itself included, to be so."""
+    def wait_state(self, wanted: Callable[[dict[str, Any]], object], *, seconds: float = 30.0) -> dict[str, Any]:
+        """Ask for its state until it is as wanted."""
         deadline = time.perf_counter() + seconds
-        while True:
-            state = self.state()
-            if sum(member["status"] == status for member in state["members"].values()) == count:
-                return state
-            assert time.perf_counter() < deadline, (count, status, state)
+        while not wanted(state := self.state()):
+            assert time.perf_counter() < deadline, state
             time.sleep(0.05)
+        return state
+
+    def wait_members(self, count: int, *, seconds: float = 30.0) -> dict[str, Any]:
+        """Wait until it holds so many, itself included, to be alive."""
+
+        def enough(state: dict[str, Any]) -> bool:
+            return [member["status"] for member in state["members"].values()].count("alive") == count
+
+        return self.wait_state(enough, seconds=seconds)
 
     def end(self, number: int = signal.SIGTERM, *, code: int = 0) -> None:
         self.process.send_signal(number)
