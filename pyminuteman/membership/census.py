@@ -162,6 +162,7 @@ class Census:
             return self._outdone(encoded, now)
         if not self.table.is_newer(encoded):
             self._counters["records_known"] += 1
+            self._gossip.has_it(encoded, sender.id)
             return []
         change = self.table.offer(encoded, wall)
         self._counters["records_new"] += 1

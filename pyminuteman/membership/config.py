@@ -100,8 +100,9 @@ class MembershipConfig:
     # -- gossip --------------------------------------------------------------------------------------------------------
     gossip_batch_seconds: float = 0.02
     """How long a change may wait for others to share its datagram (0 to 1)."""
-    gossip_urgent_seconds: float = 0.004
-    """The same for news of a failure."""
+    gossip_urgent_seconds: float = 0.008
+    """The same for news of a failure. Not zero: a death is news from each of its neighbours within a few milliseconds, and
+    while it waits, it is seen who else has it."""
     repair_after_seconds: float = 0.3
     """How long a neighbour's table must differ from ours, with neither changing, before the two are compared."""
     multicast_announce_seconds: float = 0.03
@@ -121,9 +122,9 @@ class MembershipConfig:
     datagram_max_bytes: int = 1200
     """Largest datagram sent (576 to 9,000): below every path's MTU, so nothing is fragmented. Larger messages go over TCP."""
     payload_max_bytes: int = 1024 * 1024
-    """Largest payload of a multicast."""
+    """Largest payload of a multicast (1 to 8 MiB)."""
     tags_max_bytes: int = 1024
-    """Largest sum of a node's tags, names and values."""
+    """Largest sum of a node's tags, names and values (0 to 4,096): a record holds it besides all else."""
     clock_skew_max_seconds: float = 86400.0
     """How far ahead of our wall clock a peer's epoch may be. A record beyond is refused: accepting the highest epoch there is
     would lock its owner out for ever."""
@@ -207,8 +208,8 @@ _RANGES: Final = (
     ("multicast_keep_bytes", 0, 1 << 40),
     ("members_max", 1, 1_000_000),
     ("datagram_max_bytes", 576, 9000),
-    ("payload_max_bytes", 1, 64 * 1024 * 1024),
-    ("tags_max_bytes", 0, 65536),
+    ("payload_max_bytes", 1, 8 * 1024 * 1024),
+    ("tags_max_bytes", 0, 4096),
 )
 _ORDERED: Final = (
     ("active_view_size", "passive_view_size"),

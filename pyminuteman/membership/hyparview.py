@@ -410,10 +410,14 @@ class HyParView:
         return [Send(endpoint, (message,)), SetTimer(RequestDue(self._number), now + timeout)]
 
     def _search_afresh(self, now: float) -> list[Step]:
-        """A link is lost: look for another at once, and without the patience of earlier searches."""
+        """A link is lost: look for another without the patience of earlier searches.
+
+        At once when less than half are left; else after a moment, for when nodes die there is other news to be spread first.
+        """
         self._search_pause = self._config.neighbor_retry_seconds
         self._rounds_in_vain = 0
-        steps = self._plan_search(now, 0.0)
+        few = 2 * len(self.active) < self.active.capacity
+        steps = self._plan_search(now, 0.0 if few else self._search_pause * (0.5 + self._random.random()))
         return steps if len(self.active) else [*steps, SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]
 
     def _plan_search(self, now: float, pause: float | None = None) -> list[Step]:

@@ -34,6 +34,8 @@ _AWAITED_MAX: Final = 4096
 _ASKED_AT_ONCE: Final = 64
 _ROUTE_MAX: Final = 64
 _REQUEST_ROUNDS_MAX: Final = 8
+_PACKET_BYTES: Final = 256
+"""What a kept packet takes besides its payload, about: so that empty ones are bounded too."""
 
 
 class SeenNumbers:
@@ -139,7 +141,7 @@ class MulticastOverlay:
             self.repaired += 1
         self.delivered += 1
         delivered = Notify(Delivered(packet.id, packet.topic, packet.payload, packet.route))
-        time_to_live = min(packet.time_to_live, self._config.multicast_time_to_live) - 1
+        time_to_live = max(0, min(packet.time_to_live, self._config.multicast_time_to_live) - 1)
         route = packet.route
         if route is not None and len(route) < _ROUTE_MAX:
             route = (*route, self.me.id)
@@ -235,7 +237,7 @@ class MulticastOverlay:
         # Only who is known to have it is spared the announcement: what went to the children can be lost.
         has_it = {node: None for node in (sender, kept.id.origin) if node is not None}
         self._kept[kept.id] = Delivery(onward, now, has_it)
-        self._kept_bytes += len(kept.payload)
+        self._kept_bytes += _PACKET_BYTES + len(kept.payload)
         self._expire(now)
         self._fresh.append(kept.id)
         if not self._announcing:
@@ -252,7 +254,7 @@ class MulticastOverlay:
             ):
                 return
             del self._kept[identity]
-            self._kept_bytes -= len(delivery.packet.payload)
+            self._kept_bytes -= _PACKET_BYTES + len(delivery.packet.payload)
             self.expired += 1
 
     def _has_seen(self, identity: PacketId) -> bool:

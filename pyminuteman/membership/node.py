@@ -92,7 +92,7 @@ __all__ = ["TOPIC_MAX_BYTES", "MembershipNode"]
 
 TOPIC_MAX_BYTES: Final = 64
 """Longest topic of a multicast, in UTF-8."""
-_HEARTBEAT_SLACK_SECONDS: Final = 0.008
+_HEARTBEAT_SLACK_SECONDS: Final = 0.012
 """A heartbeat that is due so soon goes with what has woken the node anyway: every wake-up saved is processor time."""
 _FORMER_MAX: Final = 64
 _HEAL_LEAST_SECONDS: Final = 1.0
@@ -277,6 +277,7 @@ class MembershipNode:
         """Counters and gauges, as plain numbers."""
         detector, views, overlay, census = self._detector, self._views, self._overlay, self._census
         members = census.members
+        timeouts = [detector.timeout(watch, self._now) for watch in detector.watches.values()]
         trips = [trip for watch in detector.watches.values() if (trip := watch.round_trips.last) is not None]
         return {
             "active_view_size": len(views.active),
@@ -284,6 +285,7 @@ class MembershipNode:
             "table_size": len(census.table),
             "health_score": detector.health.score(self._now),
             "round_trip_seconds": sum(trips) / len(trips) if trips else 0.0,
+            "answer_timeout_seconds": max(timeouts, default=0.0),
             "confirmations_total": detector.confirmations,
             "false_alarms_total": detector.false_alarms,
             "suspicions_total": members.suspicions,

@@ -167,6 +167,12 @@ class AlarmForNothing(ToyCore):
         return super().judge(now)
 
 
+class AlarmAboutNoNeighbour(AlarmForNothing):
+    @property
+    def active_view(self) -> tuple[Peer, ...]:
+        return () if self.me.name == "n02" else super().active_view
+
+
 class AlarmAboutNobody(ToyCore):
     cried = False
 
@@ -258,7 +264,8 @@ WRONG: list[tuple[type[ToyCore], tuple[tuple[Operation, ...], ...], str]] = [
     (DeathsUnnoticed, ((Kill(2.5, (4,)),),), "suspected n05, dead at"),
     (DeathsNoticedLate, ((Kill(2.5, (4,)),),), "only after"),
     (GivenUpAtOnce, ((Kill(2.5, (4,)),),), "gave n05 up 0.000 s after it suspected it"),
-    (AlarmForNothing, (), "n02 suspected n01, which lives"),
+    (AlarmForNothing, (), "n02 suspected n01, which it has a link to"),
+    (AlarmAboutNoNeighbour, (), "n02 suspected n01, which lives"),
     (AlarmAboutNobody, (), "holds somebody for alive who never lived"),
     (AlarmAboutNobody, (), "holds somebody for dead who never lived"),
     (SlowToForgive, ((Pause(0.0, (4,), 0.45), Multicast(1.5, 0, 1, 10)),), "suspected n05"),

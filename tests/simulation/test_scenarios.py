@@ -36,7 +36,7 @@ def test_whatever_happens_everything_comes_right(family: str) -> None:
         judged.update(outcome.judged)
         if not outcome.passed:
             failed.append(outcome)
-    print(f"{family}: {len(seeds)} seeds in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    print(f"{family}: {len(seeds)} seeds in {time.perf_counter() - began:.1f} s", file=sys.stderr)  # noqa: T201 - progress
     stories = "\n".join(outcome.report() for outcome in failed[:STORIES_SHOWN])
     again = ",".join(str(outcome.scenario.seed) for outcome in sorted(failed, key=lambda one: one.scenario.seed))
     assert not failed, f"{stories}\n{len(failed)} of {len(seeds)} seeds failed: make simulate SEEDS={again}"

@@ -116,6 +116,8 @@ class Simulation:
         self.story = story or Story()
         self.packets: list[Packet] = []
         """Every multicast packet that was sent."""
+        self.is_mute = False
+        """Whether nothing that is sent arrives, or counts: see :mod:`~pyminuteman.testing.simulation.warm_start`."""
         self.events = 0
         self.traffic_digest = 0
         """A checksum over all that arrived anywhere, in order."""
@@ -344,7 +346,7 @@ class Simulation:
 
     def _send(self, process: Process, send: Send) -> None:
         target = self._by_endpoint.get(send.to)
-        if target is None:
+        if target is None or self.is_mute:
             return
         source = process.host.index
         for parcel in self._wire.pack(process, send, target.process):
@@ -377,7 +379,11 @@ class Simulation:
     def _hand_over(self, process: Process, parcel: Parcel) -> None:
         received = self._wire.unpack(process, parcel)
         if received is not None:
-            self._carry_out(process, process.node.handle(received, process.local_time(self.now)))
+            self.give(process, received)
+
+    def give(self, process: Process, received: Received) -> None:
+        """Let a process have something as if it had arrived."""
+        self._carry_out(process, process.node.handle(received, process.local_time(self.now)))
 
     def _wake(self, process: Process, _: None) -> None:
         if self.now != process.wake_at or process.ended_at is not None or process.paused:
