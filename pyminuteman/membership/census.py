@@ -39,6 +39,7 @@ from pyminuteman.membership.steps import (
     ReturnDue,
     SetTimer,
     Step,
+    Torn,
 )
 from pyminuteman.membership.views import ActiveView
 
@@ -347,10 +348,13 @@ class Census:
         self.table.exclude(node)
         if record is None:
             return []
-        accused = any(accuser in self.reach for accuser in self.table.accusers(node))
+        accused = self._is_accused(node)
         if accused:
             self.table.void(node)
         return self.members.went(record, now, accused=accused)
+
+    def _is_accused(self, node: NodeId) -> bool:
+        return any(accuser in self.reach for accuser in self.table.accusers(node))
 
     def _note_name(self, record: Record) -> list[Step]:
         """Note who has the name; two living members under one are a conflict."""
@@ -376,7 +380,8 @@ class Census:
             steps += self._came(node, now)
         for node in lost:
             steps += self._went(node, now)
-        return steps
+        orphans = [node for node in self.members.unreachable if node in lost and not self._is_accused(node)]
+        return [*steps, Torn(self._random.choice(orphans))] if orphans else steps
 
     def judge(self, timer: OrphanDue | DownDue | ReturnDue, now: float) -> list[Step]:
         """The time given to a member is over."""

@@ -145,7 +145,7 @@ class Watch:
         """Confirmations that ended well: false alarms caught."""
         self.probe = 0
         self.unsure = True
-        """Whether the peer may not know us: until it is heard, heartbeats say who we are."""
+        """Whether the peer may not hold us for a neighbour: until a heartbeat of it comes, ours say who we are."""
         self._sent: deque[tuple[int, float]] = deque(maxlen=_SENT_REMEMBERED)
 
     def next_heartbeat(self, now: float, table_hash: int) -> Heartbeat:
@@ -210,13 +210,13 @@ class FailureDetector:
     def heard(self, watch: Watch, now: float) -> None:
         """Anything authentic from the neighbour itself shows that it lives."""
         watch.heard_at = watch.heard_directly_at = now
-        watch.unsure = False
         if watch.confirming_until:
             self._clear(watch)
 
     def heartbeat(self, watch: Watch, message: Heartbeat, now: float) -> None:
         """A heartbeat has come."""
         self.heard(watch, now)
+        watch.unsure = False
         watch.their_number = message.number
         watch.their_number_at = now
         watch.echo(message.echo, message.held_100us, now)
@@ -253,9 +253,8 @@ class FailureDetector:
         interval = self._config.heartbeat_interval_seconds
         jitter = self._config.heartbeat_jitter
         planned = max(due, now - interval) + interval * (1 + jitter * (2 * self._random.random() - 1))
-        identify = watch.unsure or watch.confirming_until > 0
         return [
-            Send(watch.peer.endpoint, (watch.next_heartbeat(now, table_hash),), identify=identify),
+            Send(watch.peer.endpoint, (watch.next_heartbeat(now, table_hash),), identify=watch.unsure),
             SetTimer(timer, planned),
         ]
 
@@ -321,6 +320,8 @@ class FailureDetector:
         watch.confirming_until = now + self.timeout(watch, now)
         watch.reprobe = True
         watch.extended = False
+        # It may live and not be our neighbour: it answers probes then, but only a heartbeat that it can name makes it say so.
+        watch.unsure = True
         asked = IndirectProbe(self._probe, timer.node)
         return [
             Send(watch.peer.endpoint, (Probe(self._probe),)),

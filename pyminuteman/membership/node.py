@@ -10,6 +10,7 @@ with steps (:mod:`pyminuteman.membership.steps`), and what one part's step means
  LinkLost       watch it no longer; say so in our record
  LinkSilent     end the link; a failed peer is accused in our record, and the news goes at once
  Accused        another has cut off a neighbour of ours: confirm it at once (the cascade)
+ Torn           a part came off, and nobody accuses it: some knock on it
  Departed       it has left or is forgotten: no contact any more
  Reborn         we go under another epoch
 =============  ===========================================================================================================
@@ -85,6 +86,7 @@ from pyminuteman.membership.steps import (
     ShuffleDue,
     Step,
     Timer,
+    Torn,
 )
 from pyminuteman.membership.timers import TimerHeap
 
@@ -97,7 +99,9 @@ _HEARTBEAT_SLACK_SECONDS: Final = 0.012
 _FORMER_MAX: Final = 64
 _HEAL_LEAST_SECONDS: Final = 1.0
 _HEAL_MOST_SECONDS: Final = 300.0
-_HEAL_IDLE_SECONDS: Final = 5.0
+_HEAL_IDLE_SECONDS: Final = 1.5
+_KNOCKS: Final = 3
+"""How many of the cluster, about, knock at once on a part that came off."""
 _JUDGING: Final = (DeadlineDue, OrphanDue, DownDue)
 """Timers that hold silence against somebody: they wait for as long as we did not run."""
 
@@ -145,6 +149,7 @@ class MembershipNode:
         self._accounted = -inf
         self._boots: dict[bytes, NodeId] = {}
         self._former: OrderedDict[bytes, Peer] = OrderedDict()
+        self._healing = False
         self._left = False
         self._view_changed = False
 
@@ -449,6 +454,8 @@ class MembershipNode:
                     waiting += reversed(self._views.drop(step.node, step.reason, now))
                 case Accused():
                     waiting += reversed(self._detector.suspect(step.node, now))
+                case Torn():
+                    waiting += reversed(self._knock(step.node, now))
                 case Departed():
                     self._views.forget(step.node)
                 case Reborn():
@@ -530,6 +537,13 @@ class MembershipNode:
         self._detector.forgive(late, now)
         return [Notify(LocalStall(late))]
 
+    def _knock(self, node: NodeId, now: float) -> list[Step]:
+        """A few of us, and sooner those with room, ask one that is out of reach for a link: the grace is long enough to mend a tear."""
+        weight = _KNOCKS if self._views.active.is_full else 2 * _KNOCKS
+        if self._random.random() * (self._census.members.reachable_count + 1) >= weight:
+            return []
+        return [step for peer in self._census.peers([node]) for step in self._views.heal(peer, now)]
+
     def _heal(self, now: float) -> list[Step]:
         """Try one of those out of reach, at a rate that the cluster as a whole can bear."""
         members = self._census.members
@@ -537,12 +551,16 @@ class MembershipNode:
         strangers = [contact for contact in self._views.contacts if not self._census.has_member_at(contact)]
         count = len(unreachable) + len(strangers)
         if not count:
+            self._healing = False
             return [SetTimer(HealDue(), now + _HEAL_IDLE_SECONDS * (0.5 + self._random.random()))]
         scale = self._config.heal_interval_seconds * (members.reachable_count + 1) / (count + 1)
-        pause = min(_HEAL_MOST_SECONDS, max(_HEAL_LEAST_SECONDS, scale)) * (0.5 + self._random.random())
+        pause = min(_HEAL_MOST_SECONDS, max(_HEAL_LEAST_SECONDS, scale))
+        if not self._healing:  # everybody has seen it at about the same time: spread the first attempts
+            self._healing = True
+            return [SetTimer(HealDue(), now + pause * self._random.random())]
         chosen = self._random.randrange(count)
         if chosen >= len(unreachable):
             tried = self._views.knock(strangers[chosen - len(unreachable)], now)
         else:
             tried = [step for peer in self._census.peers([unreachable[chosen]]) for step in self._views.heal(peer, now)]
-        return [*tried, SetTimer(HealDue(), now + pause)]
+        return [*tried, SetTimer(HealDue(), now + pause * (0.5 + self._random.random()))]

@@ -38,6 +38,7 @@ __all__ = [
     "ShuffleDue",
     "Step",
     "Timer",
+    "Torn",
 ]
 
 
@@ -202,6 +203,13 @@ class Accused:
 
 
 @dataclass(frozen=True, slots=True)
+class Torn:
+    """That node fell out of reach and nobody accuses it: the graph may be torn, and somebody should see."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class Departed:
     """That node has left, or is forgotten: it is no contact any more."""
 
@@ -215,4 +223,4 @@ class Reborn:
     me: Peer
 
 
-Step: TypeAlias = Effect | SetTimer | LinkMade | LinkLost | LinkSilent | Accused | Departed | Reborn
+Step: TypeAlias = Effect | SetTimer | LinkMade | LinkLost | LinkSilent | Accused | Torn | Departed | Reborn

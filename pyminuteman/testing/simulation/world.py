@@ -376,6 +376,10 @@ class Simulation:
             return
         self._hand_over(process, parcel)
 
+    def wake(self, process: Process, *, ahead: float) -> None:
+        """Let a process do what is due within so many seconds, now."""
+        self._carry_out(process, process.node.wake(process.local_time(self.now + ahead)))
+
     def _hand_over(self, process: Process, parcel: Parcel) -> None:
         received = self._wire.unpack(process, parcel)
         if received is not None:
