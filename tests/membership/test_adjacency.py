@@ -225,6 +225,17 @@ def test_an_accusation_stands_until_the_accuser_drops_it() -> None:
     assert table.accusers(node_id(9)) == []
 
 
+def test_what_was_said_of_one_that_came_back_counts_no_longer_though_records_go_on_saying_it() -> None:
+    table = make_table(make_record(1, accused=[3]), make_record(2, accused=[3]))
+    table.acquit(node_id(3))
+    assert table.accusers(node_id(3)) == []
+    table.offer(make_record(1, version=2, accused=[3, 4]).encode(), WALL)
+    assert table.accusers(node_id(3)) == [], "the same accusation, in a newer record"
+    table.offer(make_record(2, version=2).encode(), WALL)
+    table.offer(make_record(2, version=3, accused=[3]).encode(), WALL)
+    assert table.accusers(node_id(3)) == [node_id(2)], "a new one"
+
+
 # -- hashes and comparing ----------------------------------------------------------------------------------------------
 
 

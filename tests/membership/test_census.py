@@ -26,7 +26,18 @@ from pyminuteman.membership.effects import (
 from pyminuteman.membership.members import Member
 from pyminuteman.membership.messages import Probe, RecordRequest, Records, TableDigest, TableSummary
 from pyminuteman.membership.records import EncodedRecord, MemberState, Record
-from pyminuteman.membership.steps import Accused, Departed, DownDue, FlushDue, OrphanDue, Reborn, RefreshDue, ReturnDue, Step
+from pyminuteman.membership.steps import (
+    Accused,
+    Departed,
+    DownDue,
+    FlushDue,
+    OrphanDue,
+    Reborn,
+    RefreshDue,
+    ReturnDue,
+    Step,
+    Torn,
+)
 from pyminuteman.membership.views import ActiveView, Link
 from tests.membership.support import (
     CONFIG,
@@ -297,6 +308,32 @@ def test_reach_is_recomputed_at_a_pace() -> None:
     setting.refresh(SETTLED)
     steps = setting.hear(1, [0], now=SETTLED)
     assert SETTLED + 0.002 <= timers(steps)[RefreshDue()] <= SETTLED + 0.003
+
+
+def test_where_a_part_comes_off_and_nobody_accuses_it_somebody_should_see() -> None:
+    setting = with_one_behind()
+    setting.hear(6, [5])
+    setting.hear(5, [1, 6])
+    steps = lose(setting, 5, accused=False)
+    assert of_type(steps, Torn) in ([Torn(node_id(5))], [Torn(node_id(6))])
+    assert of_type(lose(with_one_behind(), 5, accused=True), Torn) == []
+
+
+def test_what_was_said_of_a_member_before_it_came_back_does_not_condemn_it_the_next_time() -> None:
+    setting = with_one_behind()
+    lose(setting, 5, accused=True)
+    setting.hear(1, [0, 5], accused=[5])
+    assert ups(setting.hear(5, [1])) == {"n5"}
+    setting.hear(5, [])
+    assert told(setting.refresh(SETTLED + 1)) == [], "it has its grace"
+
+
+def test_who_comes_in_while_reach_is_in_doubt_is_up_with_the_next_refresh() -> None:
+    setting = with_one_behind()
+    setting.hear(6, [2])
+    setting.hear(1, [0])
+    assert ups(setting.hear(2, [0, 6])) == set()
+    assert ups(setting.refresh()) == {"n6"}
 
 
 def test_who_left_is_told_and_is_no_contact_any_more() -> None:

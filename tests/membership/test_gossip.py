@@ -68,6 +68,24 @@ def test_of_each_node_only_the_newest_goes_and_it_goes_once() -> None:
     assert flushed(gossip) == {}
 
 
+def test_who_sends_what_waits_for_it_needs_not_be_told() -> None:
+    gossip = Gossip(CONFIG)
+    gossip.add(word(10, 2), node_id(1), START, urgent=False)
+    gossip.has_it(word(10, 2), node_id(2))
+    gossip.has_it(word(10, 1), node_id(3))
+    gossip.has_it(word(11, 2), node_id(3))
+    assert flushed(gossip) == {3: [(10, 2)]}, "an older word of it, or one of another, is not the same"
+
+
+def test_who_had_the_word_before_is_told_the_next() -> None:
+    gossip = Gossip(CONFIG)
+    gossip.add(word(10, 1), node_id(1), START, urgent=False)
+    gossip.has_it(word(10, 1), node_id(2))
+    gossip.add(word(10, 2), node_id(3), START, urgent=False)
+    gossip.has_it(EncodedRecord(node_id(10), EPOCH - 1, 9, b""), node_id(1))
+    assert flushed(gossip) == {1: [(10, 2)], 2: [(10, 2)]}
+
+
 def test_nothing_is_due_where_nothing_waits() -> None:
     gossip = Gossip(CONFIG)
     assert gossip.flush(START, PEERS, lambda _: False) == []

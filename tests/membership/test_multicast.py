@@ -165,9 +165,13 @@ def test_a_child_that_is_no_neighbour_any_more_is_left_to_the_lazy_path() -> Non
 
 def test_each_hop_takes_one_of_the_time_to_live_and_the_last_is_not_passed_on() -> None:
     assert said(Setting(children=[2]).got(packet(time_to_live=5)), Multicast)[0].time_to_live == 4
-    last = Setting(children=[2]).got(packet(time_to_live=1))
-    assert len(told(last)) == 1, "delivered"
-    assert said(last, Multicast) == []
+    for last in (1, 0):
+        setting = Setting(children=[2])
+        steps = setting.got(packet(time_to_live=last))
+        assert len(told(steps)) == 1, "delivered"
+        assert said(steps, Multicast) == []
+        (kept,) = said(setting.overlay.on_request(MulticastRequest((packet().id,)), make_peer(3)), Multicast)
+        assert kept.time_to_live == 0, "and whoever asks for it delivers it, too"
 
 
 def test_nobody_makes_a_packet_live_longer_than_we_let_it() -> None:
@@ -345,7 +349,7 @@ def test_packets_are_kept_for_their_time() -> None:
 
 
 def test_of_more_bytes_than_are_kept_the_oldest_go_and_are_counted() -> None:
-    setting = Setting(multicast_keep_bytes=250)
+    setting = Setting(multicast_keep_bytes=800)
     for number in (1, 2, 3):
         setting.got(packet(number, bytes(100)))
     assert setting.overlay.expired == 1
@@ -362,18 +366,25 @@ def test_a_packet_larger_than_all_that_is_kept_is_delivered_and_passed_on_all_th
     assert sends(setting.overlay.announce_due(FRESH, START + ANNOUNCE)) == []
 
 
-@given(st.lists(st.tuples(st.integers(0, 120), st.sampled_from([0.0, 1.0, 20.0])), max_size=8))
+@given(st.lists(st.tuples(st.integers(0, 900), st.sampled_from([0.0, 1.0, 20.0])), max_size=8))
 def test_what_is_kept_never_outgrows_its_bytes_and_its_time(sizes: Sequence[tuple[int, float]]) -> None:
-    setting, now, came = Setting(multicast_keep_bytes=200), START, {}
+    setting, now, came = Setting(multicast_keep_bytes=800), START, {}
     for number, (size, pause) in enumerate(sizes, 1):
         now += pause
         setting.got(packet(number, bytes(size)), now=now)
         came[number] = now
         request = MulticastRequest(tuple(packet(one).id for one in came))
         kept = said(setting.overlay.on_request(request, make_peer(3)), Multicast)
-        assert sum(len(one.payload) for one in kept) <= 200
+        assert sum(len(one.payload) for one in kept) <= 800
         assert all(now - came[one.id.number] < CONFIG.multicast_keep_seconds for one in kept)
         assert len(kept) + setting.overlay.expired == number
+
+
+def test_packets_without_a_payload_are_bounded_too() -> None:
+    setting = Setting(multicast_keep_bytes=800)
+    for number in range(1, 11):
+        setting.got(packet(number, b""))
+    assert setting.overlay.expired >= 5
 
 
 def test_ids_awaited_are_bounded_and_those_beyond_counted() -> None:

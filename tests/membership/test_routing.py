@@ -138,13 +138,13 @@ def test_a_way_round_is_found_by_growing_the_tree_anew() -> None:
     assert graph.nodes() == {node_id(n) for n in range(5)}
 
 
-def test_what_comes_in_by_a_tree_that_is_stale_is_judged_by_the_next_refresh() -> None:
+def test_what_comes_in_while_the_tree_is_stale_is_told_by_the_next_refresh() -> None:
     graph = Graph((0, 1), (1, 2))
-    graph.claim(0, set())
-    assert graph.claim(0, {3}) == []
-    assert graph.claim(3, {0}) == [node_id(3)]
+    graph.claim(0, {3})
+    assert graph.reach.is_stale
+    assert graph.claim(3, {0}) == graph.claim(2, {1, 4}) == graph.claim(4, {2}) == []
     gained, lost = graph.refresh()
-    assert gained == []
+    assert gained == [node_id(3)], "4 is behind a branch that is cut off"
     assert set(lost) == {node_id(1), node_id(2)}
     assert graph.known == graph.nodes() == graph.searched()
 
