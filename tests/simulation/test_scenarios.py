@@ -21,6 +21,7 @@ ALSO_JUDGED = {
     "partitions": {"NoFalseAlarms", "NoResurrection"},
     "losses": {"DetectionInTime", "NoFalseAlarms", "NoResurrection"},
     "upgrade": {"NoResurrection"},
+    "keys": {"KeysRotate"},
     "chaos": {"NoFalseAlarms", "NoResurrection"},
 }
 """What each family is for: a checker that never had anything to judge would pass for the wrong reason."""

@@ -7,6 +7,7 @@ from pyminuteman.testing.checkers.checker import Checker as Checker
 from pyminuteman.testing.checkers.connectivity import GraphConnected as GraphConnected
 from pyminuteman.testing.checkers.detection import DetectionInTime as DetectionInTime
 from pyminuteman.testing.checkers.false_alarms import NoFalseAlarms as NoFalseAlarms
+from pyminuteman.testing.checkers.keys import KeysRotate as KeysRotate
 from pyminuteman.testing.checkers.multicast import MulticastOnce as MulticastOnce
 from pyminuteman.testing.checkers.recovery import RecoveryInTime as RecoveryInTime
 from pyminuteman.testing.checkers.resurrection import NoResurrection as NoResurrection
@@ -19,6 +20,7 @@ __all__ = [
     "Checker",
     "DetectionInTime",
     "GraphConnected",
+    "KeysRotate",
     "LinksSymmetric",
     "MembersAgree",
     "MulticastOnce",
@@ -40,4 +42,5 @@ EVERY_CHECKER: tuple[type[Checker], ...] = (
     RecoveryInTime,
     NoResurrection,
     MulticastOnce,
+    KeysRotate,
 )

@@ -17,6 +17,7 @@ __all__ = [
     "Partition",
     "Pause",
     "Restart",
+    "SetKeys",
     "SetTags",
     "Start",
     "Upgrade",
@@ -208,4 +209,20 @@ class SetTags:
         world.ask(world.hosts[self.host], lambda core, now: core.update(now, tags=tags))
 
 
-Operation: TypeAlias = Start | Kill | Restart | Upgrade | Pause | Partition | Cut | Heal | Leave | Multicast | SetTags
+@dataclass(frozen=True, slots=True)
+class SetKeys:
+    """One step of a change of keys on one node: from now on it holds the keys of these numbers, and seals with the first."""
+
+    time: float
+    host: int
+    keys: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{_names((self.host,))} holds keys {' '.join(map(str, self.keys))} and seals with {self.keys[0]}"
+
+    def apply(self, world: Simulation) -> None:
+        """Do it."""
+        world.change_keys(world.hosts[self.host], self.keys)
+
+
+Operation: TypeAlias = Start | Kill | Restart | Upgrade | Pause | Partition | Cut | Heal | Leave | Multicast | SetTags | SetKeys

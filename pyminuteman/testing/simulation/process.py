@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.membership.effects import Effect, MemberStatus, Received
+from pyminuteman.membership.keyring import Keyring
 from pyminuteman.membership.messages import Peer
 from pyminuteman.membership.records import Record
 from pyminuteman.testing.simulation.clock import Clock
@@ -126,6 +127,7 @@ class Host:
         endpoint: Where whatever runs here is reached.
         clock: Its clock, which goes on while no process runs.
         protocol: Lowest and highest protocol version that its next process speaks.
+        keys: Numbers of the keys that it has on disk, the one to seal with first; none where nothing is sealed.
         disk: What the last process left, or None: fresh, or lost.
         process: What runs now.
         lives: Every process that ever ran here, in order.
@@ -136,6 +138,7 @@ class Host:
     endpoint: Endpoint
     clock: Clock
     protocol: tuple[int, int] = (1, 1)
+    keys: tuple[int, ...] = ()
     disk: Disk | None = None
     process: Process | None = None
     lives: list[Process] = field(default_factory=list)
@@ -152,6 +155,7 @@ class Process:
         id: Who it is.
         epoch: Which life, as its core was told.
         boot: Names this process to those who receive from it.
+        ring: What it seals with, if it does.
         started_at: When it was started.
         ended_at: When it died or was stopped; None while it lives.
         left_at: When it said goodbye, if it did.
@@ -170,6 +174,7 @@ class Process:
     id: NodeId
     epoch: int
     boot: bytes
+    ring: Keyring | None
     started_at: float
     ended_at: float | None = None
     left_at: float | None = None

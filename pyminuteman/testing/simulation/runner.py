@@ -17,7 +17,9 @@ from pyminuteman.testing.simulation.narrator import Narrator
 from pyminuteman.testing.simulation.operations import Operation, Pause
 from pyminuteman.testing.simulation.process import Process
 from pyminuteman.testing.simulation.scenarios import Scenario, draw
+from pyminuteman.testing.simulation.sealed_wire import SealedWire
 from pyminuteman.testing.simulation.story import WORLD, Story
+from pyminuteman.testing.simulation.wire import CodecWire
 from pyminuteman.testing.simulation.world import CoreFactory, Simulation, SimulationFailed
 
 __all__ = ["Outcome", "run", "run_many", "run_seed"]
@@ -80,9 +82,12 @@ def run(scenario: Scenario, *, story: Story | None = None, core: CoreFactory | N
     """Run one scenario to its end, or to the first act after which the world does not come right."""
     began = time.process_time()
     story = story or Story()
-    world = Simulation(scenario.seed, faults=scenario.faults, config=scenario.config, core=core, story=story)
+    wire = SealedWire(scenario.config) if scenario.sealed else CodecWire(scenario.config)
+    world = Simulation(
+        scenario.seed, faults=scenario.faults, config=scenario.config, wire=wire, core=core, story=story
+    )  # fmt: skip
     for _ in range(scenario.nodes):
-        world.add_host()
+        world.add_host().keys = (1,) if scenario.sealed else ()
     bounds = Bounds(scenario.config, scenario.faults, scenario.nodes)
     checkers = [checker(world, bounds) for checker in EVERY_CHECKER]
     world.observers += [Narrator(world), *checkers]

@@ -23,6 +23,7 @@ from pyminuteman.testing.simulation.operations import (
     Partition,
     Pause,
     Restart,
+    SetKeys,
     SetTags,
     Start,
     Upgrade,
@@ -46,6 +47,7 @@ class Scenario:
         faults: How bad network and clocks are throughout.
         acts: Operations, their times counted from the beginning of their act. The first act starts the cluster. After each act
             the world is left alone until everything is as it should be.
+        sealed: Whether datagrams are sealed, all nodes holding key 1 from the start.
     """
 
     seed: int
@@ -54,6 +56,7 @@ class Scenario:
     config: MembershipConfig
     faults: Faults
     acts: tuple[tuple[Operation, ...], ...]
+    sealed: bool = False
 
     def __str__(self) -> str:
         return f"seed {self.seed} ({self.family}): {self.nodes} nodes, active view of {self.config.active_view_size}"
@@ -203,6 +206,18 @@ def _upgrade(draw: _Draw) -> tuple[Faults, _Acts]:
     return CLEAN, acts
 
 
+def _keys(draw: _Draw) -> tuple[Faults, _Acts]:
+    """The cluster's key is changed: the new one is held everywhere, then used everywhere, then the old one is held no more."""
+    acts: _Acts = []
+    for keys in ((1, 2), (2, 1), (2,)):
+        step: list[Operation] = [SetKeys(draw.at(), host, keys) for host in range(draw.nodes)]
+        acts.append(step + draw.use())
+    if draw.rng.random() < 0.5:  # noqa: PLR2004 - every other time somebody is away when the new key is used
+        away = draw.host()
+        acts[1] += [Kill(0.0, (away,)), Start(1.2, away)]
+    return replace(CLEAN, duplication=draw.rng.choice((0.0, 0.1)), loss=draw.rng.choice((0.0, 0.01))), acts
+
+
 def _chaos(draw: _Draw) -> tuple[Faults, _Acts]:
     """Everything at once."""
     faults = replace(
@@ -243,6 +258,7 @@ FAMILIES: dict[str, Callable[[_Draw], tuple[Faults, _Acts]]] = {
     "partitions": _partitions,
     "losses": _losses,
     "upgrade": _upgrade,
+    "keys": _keys,
     "chaos": _chaos,
 }
 """What kinds of trouble there are. A seed's remainder picks one, in this order."""
@@ -260,4 +276,4 @@ def draw(seed: int) -> Scenario:
     formation = drawn.formation()
     faults, acts = FAMILIES[family](drawn)
     ordered = [tuple(sorted(act, key=lambda operation: operation.time)) for act in acts]
-    return Scenario(seed, family, drawn.nodes, drawn.config, faults, (formation, *ordered))
+    return Scenario(seed, family, drawn.nodes, drawn.config, faults, (formation, *ordered), sealed=family == "keys")
