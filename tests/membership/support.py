@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -170,6 +170,19 @@ class Cluster:
             if not {source, target} & self.silent and (source, target) not in self.cut:
                 self.carry_out(target, self.nodes[target].handle(event, self.now))
         self.now = end
+
+    def run_until(self, condition: Callable[[], bool], most: float) -> None:
+        """Let time pass until something holds; it has to within ``most`` seconds."""
+        end = self.now + most
+        while not condition():
+            assert self.now < end, f"not within {most} seconds"
+            self.run(0.25)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every node that runs holds all those for alive, and nobody else."""
+        alive = frozenset(node.me.id for number, node in self.nodes.items() if number not in self.silent)
+        return all(node.reachable == alive for number, node in self.nodes.items() if number not in self.silent)
 
     def partition(self, *groups: Iterable[int]) -> None:
         """Let nothing through between these groups."""
