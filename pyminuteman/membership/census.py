@@ -169,9 +169,19 @@ class Census:
         self._counters["records_new"] += 1
         urgent = change.record.state is MemberState.LEFT or bool(_new_accusations(change))
         steps = [*self._gossip.add(encoded, sender.id, now, urgent=urgent), *self._took(change, now)]
-        if encoded.id in self._active and encoded.id not in self.me.neighbours:
-            steps += self.publish(now)  # the link can be claimed now that its other end is known
+        link = self._active.get(encoded.id)
+        if link is not None:
+            if sender.id == encoded.id and encoded.epoch > link.peer.epoch:
+                self._active.add(link._replace(peer=link.peer._replace(epoch=encoded.epoch)))  # the same process, reborn
+            if encoded.id not in self.me.neighbours:
+                steps += self.publish(now)  # the link can be claimed now that its other end is known
+            if sender.id != encoded.id and self._is_odd(change.record, link.peer):
+                steps.append(Send(link.peer.endpoint, (Records((encoded,)),)))
         return steps
+
+    def _is_odd(self, record: Record, neighbour: Peer) -> bool:
+        """Whether a neighbour would hardly have said this of itself: it should see what goes round in its name."""
+        return record.state is MemberState.LEFT or record.epoch != neighbour.epoch or self.table.me not in record.neighbours
 
     def on_summary(self, summary: TableSummary, sender: Peer) -> list[Step]:
         """A neighbour's table in hashes: answer with what we have where it differs."""
@@ -255,6 +265,11 @@ class Census:
             self.table.put(replace(me, version=me.version + 1, state=MemberState.LEFT, neighbours=(), accused=()))
         return self.table.own.encoded
 
+    def correct(self, sender: Peer) -> list[Step]:
+        """The sender lives under an epoch that is over, as far as we know: show it what goes round in its name."""
+        entry = self.table.get(sender.id)
+        return [] if entry is None else [Send(sender.endpoint, (Records((entry.encoded,)),))]
+
     def flush(self, now: float, is_unsure: Callable[[NodeId], bool]) -> list[Step]:
         """Send the news that waits."""
         return self._gossip.flush(now, self._active.peers(), is_unsure)
@@ -267,12 +282,13 @@ class Census:
     def _outdone(self, encoded: EncodedRecord, now: float) -> list[Step]:
         """Somebody says in our name what we have not said: go above it."""
         me = self.me
+        other = Record.decode(encoded)
         self._counters["outdone"] += 1
-        if encoded.epoch == me.epoch:
+        if encoded.epoch == me.epoch and other.state is not MemberState.LEFT:
             return self.publish(now, replace(me, version=encoded.version), urgent=True)
+        # A later life of ours, or one that has ended: only a life after that is believed.
         if now < self._epoch_taken_at + _EPOCH_PAUSE_SECONDS:
             return []
-        other = Record.decode(encoded)
         self._epoch_taken_at = now
         epoch = encoded.epoch + 1
         return [

@@ -117,7 +117,7 @@ class HyParView:
         return [*self.join_due(now), SetTimer(ShuffleDue(), now + shuffle), *self._plan_search(now, first_search)]
 
     def join_due(self, now: float) -> list[Step]:
-        """Without neighbours: ask a contact, and somebody known from earlier; and again until there are some."""
+        """Without neighbours: ask a contact, and again until there are some. Who is known from earlier is asked by the search."""
         if len(self.active) or not (self.contacts or len(self.passive)):
             return []
         steps: list[Step] = []

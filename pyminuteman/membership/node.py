@@ -347,6 +347,7 @@ class MembershipNode:
         record = self._census.table.record(sender.id)
         if record is not None and sender.epoch < record.epoch:
             self._counters["datagrams_old_epoch"] += 1
+            steps += self._census.correct(sender)
             return False
         link = self._views.active.get(sender.id)
         if link is not None:
