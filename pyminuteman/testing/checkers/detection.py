@@ -1,7 +1,8 @@
 """Every dead node is suspected by all, and then down for all, within the bounds; and not down before it was suspected long enough.
 
 A death is judged only where nothing else happened: no other fault from two seconds before it until the bound has passed (deaths at
-the same moment count as one). What happens in thicker weather is judged by how it ends.
+the same moment count as one). Where a victim had new links, the bounds are those of new links. What happens in thicker weather is
+judged by how it ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from pyminuteman.membership.effects import MemberDown, MemberSuspect, Notification
+from pyminuteman.membership.effects import MemberDown, MemberSuspect, Notification, ViewChanged
 from pyminuteman.testing.checkers.checker import Checker
 from pyminuteman.testing.simulation.bounds import Bounds
 from pyminuteman.testing.simulation.process import Process
@@ -27,6 +28,7 @@ class DetectionInTime(Checker):
 
     def __init__(self, world: Simulation, bounds: Bounds) -> None:
         super().__init__(world, bounds)
+        self._view_changed: dict[Process, float] = {}
         self._last_suspected: dict[tuple[Process, bytes], float] = {}
         self._suspected: dict[tuple[Process, bytes, int], float] = {}
         self._down: dict[tuple[Process, bytes, int], float] = {}
@@ -35,7 +37,9 @@ class DetectionInTime(Checker):
 
     def notified(self, time: float, process: Process, notification: Notification) -> None:
         """Note when."""
-        if isinstance(notification, MemberSuspect):
+        if isinstance(notification, ViewChanged):
+            self._view_changed[process] = time
+        elif isinstance(notification, MemberSuspect):
             key = (process, notification.record.id, notification.record.epoch)
             self._last_suspected[process, notification.record.id] = time
             if self._is_dead(notification):
@@ -64,7 +68,9 @@ class DetectionInTime(Checker):
         victims = [life for done in killed for host in done.hosts for life in host.lives if life.ended_at == time]
         victims = [victim for victim in victims if victim.left_at is None and not truth.frozen(victim, time, time)]
         hosts = tuple(host for done in killed for host in done.hosts)
-        suspected, down = bounds.suspected(dead=len(victims)), bounds.down(dead=len(victims))
+        fresh = any(self._view_changed.get(victim, 0.0) > time - bounds.fresh_seconds for victim in victims)
+        suspected = bounds.suspected(dead=len(victims), fresh=fresh)
+        down = bounds.down(dead=len(victims), fresh=fresh)
         until = time + down
         calm = time - max(_CALM_SECONDS, bounds.fresh_seconds)
         others = [done for done in truth.disturbances if calm <= done.time <= until and done not in killed]
