@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -532,6 +533,53 @@ def test_a_later_life_in_our_name_is_outdone_by_a_still_later_one_and_told() -> 
     assert told_of(steps, Conflict) == [Conflict(me, forged, "another process uses our id, or our state was lost")]
     assert of_type(steps, Reborn) == [Reborn(make_peer(0, EPOCH + 8))]
     assert (setting.census.me.epoch, setting.census.me.version, setting.census.me.name) == (EPOCH + 8, 1, "n0")
+
+
+def test_a_goodbye_in_our_name_is_outdone_by_another_life_for_nothing_less_is_believed() -> None:
+    setting = Setting(1)
+    me = setting.census.me
+    steps = setting.take(replace(me, version=me.version + 1, state=MemberState.LEFT, neighbours=()))
+    assert told_of(steps, EpochTaken) == [EpochTaken(EPOCH + 1)]
+    assert (setting.census.me.epoch, setting.census.me.state) == (EPOCH + 1, MemberState.ALIVE)
+    assert setting.census.me.neighbours == ids(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "odd"),
+    [
+        ({"state": MemberState.LEFT}, True),
+        ({"epoch": EPOCH + 1, "version": 1}, True),
+        ({"neighbours": ids(7)}, True),
+        ({"tags": (("a", "b"),)}, False),
+    ],
+    ids=["left", "another life", "without us", "what it may say"],
+)
+def test_what_a_neighbour_would_hardly_say_of_itself_it_is_shown(changes: dict[str, Any], odd: bool) -> None:
+    setting = Setting(1, 2)
+    known = setting.census.table.record(node_id(1))
+    assert known is not None
+    record = replace(known, **({"version": 2} | changes))
+    shown = said(setting.take(record, sender=2), Records, to=1)
+    assert [message.records for message in shown] == ([(record.encode(),)] if odd else [])
+    setting = Setting(1, 2)
+    assert said(setting.take(record, sender=1), Records, to=1) == [], "it said so itself"
+
+
+def test_a_neighbour_that_goes_under_another_epoch_is_still_the_neighbour() -> None:
+    setting = Setting(1, 2)
+    setting.hear(1, [0], epoch=EPOCH + 1, sender=1)
+    setting.census.publish(SETTLED)
+    assert setting.census.me.neighbours == ids(1, 2)
+    assert make_peer(1, EPOCH + 1) in setting.active.peers()
+
+
+def test_who_speaks_under_an_epoch_that_is_over_is_shown_what_goes_round_in_its_name() -> None:
+    setting = Setting(1)
+    known = setting.census.table.record(node_id(1))
+    assert known is not None
+    (shown,) = said(setting.census.correct(make_peer(1, EPOCH - 1)), Records, to=1)
+    assert shown.records == (known.encode(),)
+    assert setting.census.correct(make_peer(9)) == []
 
 
 def test_two_processes_with_one_id_do_not_outbid_each_other_at_once() -> None:

@@ -26,10 +26,10 @@ FAILED = [LinkSilent(node_id(1), DisconnectReason.FAILED)]
 
 
 class Setting:
-    """A detector that watches neighbours 1, 2, ... since START; helpers 7, 8 and 9 are there to be asked."""
+    """A detector that watches neighbours 1, 2, ... since START; more helpers than are needed are there to be asked."""
 
     def __init__(self, neighbours: int = 1, config: MembershipConfig = CONFIG) -> None:
-        self.helpers: list[Peer] = [make_peer(number) for number in (7, 8, 9, 10)]
+        self.helpers: list[Peer] = [make_peer(number) for number in range(10, 20)]
         self.detector = FailureDetector(config, seeded(), lambda _: self.helpers)
         self.began = [self.detector.watch(make_peer(number), INTERVAL, START) for number in range(1, neighbours + 1)]
 
@@ -251,7 +251,7 @@ def test_an_overdue_neighbour_is_probed_directly_twice_and_by_others_before_it_i
     setting = Setting()
     first, now = setting.begin()
     assert reached(first, Probe) == {make_endpoint(1)}
-    assert reached(first, IndirectProbe) == {make_endpoint(number) for number in (7, 8, 9)}, "indirect_probes of them"
+    assert reached(first, IndirectProbe) == {make_endpoint(number) for number in range(10, 10 + CONFIG.indirect_probes)}
     assert {probe.target for probe in said(first, IndirectProbe)} == {node_id(1)}
     assert setting.detector.is_doubtful(node_id(1))
     (at,) = timers(first).values()
