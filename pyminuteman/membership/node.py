@@ -529,8 +529,11 @@ class MembershipNode:
     def _notice(self, now: float) -> list[Effect]:
         """See whether we come late; if we did not run, nobody else is later for it."""
         self._now = now
+        stall = self._config.stall_seconds
+        if now - self._timers.earliest <= stall:
+            return []
         late = now - max(self._timers.first(self._fresh), self._accounted)
-        if late <= self._config.stall_seconds:
+        if late <= stall:
             return []
         self._accounted = now
         self._counters["stalls"] += 1
