@@ -4,6 +4,7 @@ The layers, each useful without those above it:
 
 - :mod:`pyminuteman.addresses`, :mod:`pyminuteman.errors`: what all others speak in.
 - :mod:`pyminuteman.ipvs`: the kernel's IPVS table, from what is desired to what is.
+- :mod:`pyminuteman.membership`: who of a cluster is alive. Import it by its name: it brings trio and cryptography with it.
 - :mod:`pyminuteman.cli`: the command ``minuteman``.
 - :mod:`pyminuteman.testing`: doubles and a real kernel for your own tests; nothing above imports it.
 

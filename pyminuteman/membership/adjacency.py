@@ -98,6 +98,10 @@ class AdjacencyTable:
         entry = self._entries.get(node)
         return None if entry is None else entry.record
 
+    def known(self, node: NodeId) -> Record:
+        """The record of a node that is surely in the table: one in reach is."""
+        return self._entries[node].record
+
     # -- news ----------------------------------------------------------------------------------------------------------
 
     def is_newer(self, encoded: EncodedRecord) -> bool:

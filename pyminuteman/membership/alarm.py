@@ -14,6 +14,7 @@ import math
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -22,14 +23,16 @@ import trio
 __all__ = ["Alarm"]
 
 _CLOCK_MONOTONIC: Final = 1
+_ABSOLUTE: Final = 1
 _FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK and TFD_CLOEXEC are defined as these
-_SECONDS_MAX: Final = 1e6
-"""Longer waits end early, and are begun anew."""
+_SECONDS_MIN: Final = 1e-6
+_SECONDS_MAX: Final = 1e12
+"""Times beyond are never, infinity among them."""
 _NANOSECONDS: Final = 1_000_000_000
 
 
 class _Timer(ctypes.Structure):
-    """``struct itimerspec``: interval and time to the first expiry."""
+    """``struct itimerspec``: interval and time of the first expiry."""
 
     _fields_ = (
         ("interval_seconds", ctypes.c_long),
@@ -53,6 +56,7 @@ class Alarm:
         self._both.register(self._timer, select.EPOLLIN)
         self._descriptor = self._both.fileno()
         self._at = math.inf
+        self._offset = math.nan  # of trio's clock from the system's, known once trio runs
 
     async def wait(self, until: float) -> None:
         """Return when the socket may be readable, or at ``until`` (in seconds of :func:`trio.current_time`) or somewhat later."""
@@ -76,17 +80,19 @@ class Alarm:
 
     def _arm(self, until: float) -> None:
         self._at = until
-        if until == math.inf:
+        if math.isnan(self._offset):
+            self._offset = trio.current_time() - time.perf_counter()  # which Linux takes from CLOCK_MONOTONIC
+        seconds = until - self._offset + _SECONDS_MIN  # not a rounding too early
+        if seconds > _SECONDS_MAX:
             self._set(0, 0)
             return
-        seconds = min(max(until - trio.current_time(), 0.0), _SECONDS_MAX)
         whole = int(seconds)
-        # A time of zero would mean never.
-        self._set(whole, max(int((seconds - whole) * _NANOSECONDS), 1))
+        # A time of zero would mean never, and one before the clock's beginning is refused.
+        self._set(*((whole, int((seconds - whole) * _NANOSECONDS)) if seconds > _SECONDS_MIN else (0, 1)))
 
 
 def _make_timer() -> tuple[int, Callable[[int, int], object]]:
-    """A timer's descriptor, and what sets it to so many seconds and nanoseconds from now. Python has this since 3.13."""
+    """A timer's descriptor, and what sets it to a time of the monotonic clock; zero stops it. Python has this since 3.13."""
     libc = ctypes.PyDLL(None, use_errno=True)  # not CDLL: the call does not block, so others need not have their turn for it
     descriptor = libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
     if descriptor < 0:
@@ -99,6 +105,6 @@ def _make_timer() -> tuple[int, Callable[[int, int], object]]:
 
     def set_timer(seconds: int, nanoseconds: int) -> None:
         timer.seconds, timer.nanoseconds = seconds, nanoseconds
-        settime(descriptor, 0, where, None)
+        settime(descriptor, _ABSOLUTE, where, None)
 
     return descriptor, set_timer

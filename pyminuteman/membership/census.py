@@ -47,7 +47,8 @@ __all__ = ["Census"]
 
 _ACCUSED_MAX: Final = 16
 _ACCUSED_SECONDS: Final = 10.0
-"""How long an accusation stands in our record when nothing is heard of the accused: long enough to reach everybody."""
+"""How long an accusation is repeated in new versions of our record, when nothing is heard of the accused: long enough to reach
+everybody."""
 _REFRESH_LEAST_SECONDS: Final = 0.002
 _REFRESH_PER_MEMBER_SECONDS: Final = 20e-6
 """Pace of recomputing reach: it costs some 1 us a member, so this bounds it to a twentieth of a core."""
@@ -91,6 +92,7 @@ class Census:
         self._accused: dict[NodeId, float] = {}
         self._repair_at: dict[NodeId, float] = {}
         self._refreshed_at = -inf
+        self._refresh_planned = False
         self._epoch_taken_at = -inf
         self._names: dict[str, dict[NodeId, None]] = {me.name: {me.id: None}}
 
@@ -161,6 +163,10 @@ class Census:
                 return []
             self.table.check(encoded, wall)
             return self._outdone(encoded, now)
+        link = self._active.get(encoded.id)
+        if link is not None and sender.id == encoded.id and encoded.epoch > link.peer.epoch:
+            link = link._replace(peer=link.peer._replace(epoch=encoded.epoch))  # the same process, reborn
+            self._active.add(link)
         if not self.table.is_newer(encoded):
             self._counters["records_known"] += 1
             self._gossip.has_it(encoded, sender.id)
@@ -169,10 +175,7 @@ class Census:
         self._counters["records_new"] += 1
         urgent = change.record.state is MemberState.LEFT or bool(_new_accusations(change))
         steps = [*self._gossip.add(encoded, sender.id, now, urgent=urgent), *self._took(change, now)]
-        link = self._active.get(encoded.id)
         if link is not None:
-            if sender.id == encoded.id and encoded.epoch > link.peer.epoch:
-                self._active.add(link._replace(peer=link.peer._replace(epoch=encoded.epoch)))  # the same process, reborn
             if encoded.id not in self.me.neighbours:
                 steps += self.publish(now)  # the link can be claimed now that its other end is known
             if sender.id != encoded.id and self._is_odd(change.record, link.peer):
@@ -311,7 +314,8 @@ class Census:
             self.routes.invalidate()
             for gained in self.reach.changed(node, before, record.neighbours):
                 steps += self._came(gained, now)
-            if self.reach.is_stale:
+            if self.reach.is_stale and not self._refresh_planned:
+                self._refresh_planned = True
                 pace = self._refreshed_at + len(self.table) * _REFRESH_PER_MEMBER_SECONDS
                 steps.append(SetTimer(RefreshDue(), max(now + _REFRESH_LEAST_SECONDS, pace)))
         if node != self.table.me:
@@ -348,8 +352,8 @@ class Census:
         return steps
 
     def _came(self, node: NodeId, now: float) -> list[Step]:
-        record = self.table.record(node)
-        if record is None or node == self.table.me or record.state is MemberState.LEFT:
+        record = self.table.known(node)
+        if record.state is MemberState.LEFT:
             return []
         self.table.include(node)
         steps = self.members.came(record, now)
@@ -360,10 +364,8 @@ class Census:
         return [*steps, *self.heard_of(node, now)]
 
     def _went(self, node: NodeId, now: float) -> list[Step]:
-        record = self.table.record(node)
+        record = self.table.known(node)
         self.table.exclude(node)
-        if record is None:
-            return []
         accused = self._is_accused(node)
         if accused:
             self.table.void(node)
@@ -390,6 +392,7 @@ class Census:
     def refresh(self, now: float) -> list[Step]:
         """Recompute who is in reach."""
         self._refreshed_at = now
+        self._refresh_planned = False
         gained, lost = self.reach.refresh()
         steps: list[Step] = []
         for node in gained:
@@ -407,14 +410,12 @@ class Census:
     def forget(self, now: float) -> list[Step]:
         """Drop who has been out of reach for too long."""
         steps: list[Step] = []
-        for node in self.members.to_forget(now):
-            record = self.table.record(node)
-            if record is not None:
-                self.reach.forget(node, record.neighbours)
-                self._names.get(record.name, {}).pop(node, None)
-            self.table.remove(node)
-            self.members.forget(node)
-            steps.append(Departed(node))
+        for record in filter(None, map(self.table.record, self.members.to_forget(now))):
+            self.reach.forget(record.id, record.neighbours)
+            self._names.get(record.name, {}).pop(record.id, None)
+            self.table.remove(record.id)
+            self.members.forget(record.id)
+            steps.append(Departed(record.id))
         self._names = {name: holders for name, holders in self._names.items() if holders}
         return [*steps, SetTimer(ForgetDue(), now + self._config.forget_after_seconds / 10)]
 

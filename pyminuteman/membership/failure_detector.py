@@ -238,6 +238,11 @@ class FailureDetector:
         watch = self.watches.get(node)
         return watch is not None and watch.confirming_until > 0
 
+    def introduce(self) -> None:
+        """We go under another epoch: the next heartbeats say so."""
+        for watch in self.watches.values():
+            watch.unsure = True
+
     def is_unsure(self, node: NodeId) -> bool:
         """Whether the neighbour may not know us by our boot."""
         watch = self.watches.get(node)

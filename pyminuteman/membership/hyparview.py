@@ -101,7 +101,7 @@ class HyParView:
         self._joins_allowed = config.join_rate_per_second
         self._joins_at = 0.0
         self._shuffle_number = 0
-        self._shuffle_sent: tuple[NodeId, ...] = ()
+        self._shuffle_sent: tuple[NodeId, ...] | None = None
         self._preferred: dict[NodeId, Peer] = {}
         self.joins_denied = 0
 
@@ -295,10 +295,10 @@ class HyParView:
             return [again]
         config = self._config
         chosen = self._random.sample(neighbours, min(config.shuffle_active_size, len(neighbours)))
-        peers = (*chosen, *self.passive.sample(config.shuffle_passive_size))
+        spare = self.passive.sample(config.shuffle_passive_size)
         self._shuffle_number += 1
-        self._shuffle_sent = tuple(peer.id for peer in peers)
-        shuffle = Shuffle(self.me, self._shuffle_number, config.shuffle_time_to_live, peers)
+        self._shuffle_sent = tuple(peer.id for peer in spare)
+        shuffle = Shuffle(self.me, self._shuffle_number, config.shuffle_time_to_live, (*chosen, *spare))
         return [Send(self._random.choice(neighbours).endpoint, (shuffle,)), again]
 
     def on_shuffle(self, message: Shuffle, sender: Peer) -> list[Step]:
@@ -317,10 +317,10 @@ class HyParView:
 
     def on_shuffle_reply(self, message: ShuffleReply) -> None:
         """Contacts in exchange; what was sent gives way first."""
-        if message.number != self._shuffle_number or not self._shuffle_sent:
+        if message.number != self._shuffle_number or self._shuffle_sent is None:
             return
         gone = iter(self._shuffle_sent)
-        self._shuffle_sent = ()
+        self._shuffle_sent = None
         for peer in message.peers:
             if len(self.passive) >= self.passive.capacity:
                 self.passive.remove(next(gone, peer.id))

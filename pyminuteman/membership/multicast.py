@@ -52,6 +52,8 @@ class SeenNumbers:
 
     def add(self, number: int) -> None:
         """Note a number as seen."""
+        if number in self:
+            return
         self._above.add(number)
         while self._upto + 1 in self._above:
             self._upto += 1
@@ -130,7 +132,7 @@ class MulticastOverlay:
 
     def on_packet(self, packet: Multicast, sender: Peer, now: float) -> list[Step]:
         """A packet has come, by the tree or because it was asked for."""
-        if self._has_seen(packet.id):
+        if packet.id.origin == self.me.id or self._has_seen(packet.id):
             self.duplicates += 1
             kept = self._kept.get(packet.id)
             if kept is not None:
@@ -212,14 +214,14 @@ class MulticastOverlay:
             if now - awaited.since < patience / 2:
                 continue
             announcers = [node for node in awaited.announcers if node in neighbours]
-            awaited.rounds += 1
-            if not announcers or awaited.rounds > _REQUEST_ROUNDS_MAX:
+            if not announcers or awaited.rounds >= _REQUEST_ROUNDS_MAX:
                 del self._awaited[identity]
                 continue
-            asked.setdefault(announcers[awaited.rounds % len(announcers)], []).append(identity)
-        steps: list[Step] = [
-            Send(neighbours[node].endpoint, (MulticastRequest(tuple(ids[:_ASKED_AT_ONCE])),)) for node, ids in asked.items()
-        ]
+            of_this_one = asked.setdefault(announcers[(awaited.rounds + 1) % len(announcers)], [])
+            if len(of_this_one) < _ASKED_AT_ONCE:  # the others have their turn in the next round
+                awaited.rounds += 1
+                of_this_one.append(identity)
+        steps: list[Step] = [Send(neighbours[node].endpoint, (MulticastRequest(tuple(ids)),)) for node, ids in asked.items()]
         if self._awaited:
             steps.append(SetTimer(MissingDue(), now + patience * (0.75 + self._random.random() / 2)))
         return steps

@@ -224,8 +224,10 @@ class MembershipNode:
         """Change what this node says of itself; None leaves a field as it is.
 
         Raises:
-            LocalProtocolError: The tags are too large. Nothing was changed.
+            LocalProtocolError: The tags are too large, or this node has left. Nothing was changed.
         """
+        if self._left:
+            raise LocalProtocolError("this node has left the cluster")
         me = self.me
         if tags is not None:
             size = sum(len(name.encode()) + len(value.encode()) for name, value in tags.items())
@@ -354,6 +356,8 @@ class MembershipNode:
             if link.boot == event.boot:
                 watch = self._detector.watches[sender.id]
                 watch.peer = sender
+                if sender.epoch > link.peer.epoch:
+                    self._views.active.add(link._replace(peer=sender))  # the same process, reborn
                 self._detector.heard(watch, now)
             elif sender.epoch == link.peer.epoch:
                 # The same life in another process: a copy of the state directory, or somebody who lies.
@@ -461,6 +465,7 @@ class MembershipNode:
                     self._views.forget(step.node)
                 case Reborn():
                     self._views.me = self._overlay.me = step.me
+                    self._detector.introduce()
                 case _:
                     assert_never(step)
         if self._view_changed:

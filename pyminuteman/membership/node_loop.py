@@ -28,7 +28,7 @@ _DATAGRAMS_A_TURN: Final = 256
 """Datagrams taken before other tasks get their turn: some 20 ms of work."""
 _TURNS_BEFORE_TIMERS: Final = 8
 """Turns in a row that may go by before timers fire although more waits: a flood must not stop our heartbeats."""
-_EARLY_SECONDS: Final = 0.008
+_EARLY_SECONDS: Final = 0.02
 """The core is asked so much before its time, whenever we are awake: what may be early (it knows what may) saves a wake-up."""
 _FAULTS_LOGGED: Final = 10
 
@@ -59,6 +59,7 @@ class NodeLoop:
         self._limit = datagram_max_bytes - ring.overhead
         self._notify = notify
         self._bulk = BulkExchange(transport, ring, self._take_bulk)
+        self._due = node.next_wake
         self._me = node.me
         self._self_peer = Peer(node.me.id, node.me.epoch, node.me.endpoint)
         self._malformed = 0
@@ -75,7 +76,8 @@ class NodeLoop:
         """Do what the core said when it was called from outside of this loop."""
         self._perform(effects)
         # The core may want to be woken earlier now than the loop sleeps.
-        self._transport.hurry(self.node.next_wake)
+        self._due = self.node.next_wake
+        self._transport.hurry(self._due)
 
     def metrics(self) -> dict[str, int | float]:
         """Plain numbers: of the core, of this loop, of the wire, of the exchange of bulk."""
@@ -97,29 +99,32 @@ class NodeLoop:
 
     async def _run_datagrams(self) -> None:
         node, wait = self.node, self._transport.wait
-        due = node.next_wake
+        self._due = node.next_wake
         while True:
-            await wait(due)
+            await wait(self._due)
             # What has arrived comes before timers: after a stall of ours, many are heard that would else be judged.
+            taken = self._drain()
             for _ in range(_TURNS_BEFORE_TIMERS):
-                if not self._drain():
+                if taken < _DATAGRAMS_A_TURN:
                     break
                 await trio.lowlevel.checkpoint()
-            due = node.next_wake
+                taken = self._drain()
+            if taken:
+                self._due = node.next_wake
             now = trio.current_time()
-            if now + _EARLY_SECONDS >= due:
+            if now + _EARLY_SECONDS >= self._due:
                 self._perform(node.wake(now))
-                due = node.next_wake
+                self._due = node.next_wake
 
-    def _drain(self) -> bool:
-        """Take what has arrived; True when there may be more."""
+    def _drain(self) -> int:
+        """Take what has arrived; as many as a turn allows mean that there may be more."""
         receive, take = self._transport.receive, self._take
-        for _ in range(_DATAGRAMS_A_TURN):
+        for taken in range(_DATAGRAMS_A_TURN):
             datagram = receive()
             if datagram is None:
-                return False
+                return taken
             take(datagram)
-        return True
+        return _DATAGRAMS_A_TURN
 
     def _take(self, datagram: bytes) -> None:
         opened = self._ring.open(datagram)

@@ -170,6 +170,8 @@ class Record:
             raise ValueError("protocol versions")
         if type(state) is not int:
             raise ValueError("state")
+        if state == MemberState.LEFT and (neighbours or accused):
+            raise ValueError("who has left has no neighbours, and accuses nobody")
         return cls(
             id=encoded.id,
             epoch=encoded.epoch,

@@ -50,7 +50,8 @@ _CHECKERS: tuple[type[Checker], ...] = (
     MulticastOnce,
 )
 _REST_SECONDS = 2.0
-_POLL_SECONDS = 0.25
+_WARM_UP_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,20 +186,18 @@ def measure_large(
 def _measure(world: Simulation, deaths: int | None) -> Figures:
     nodes = len(world.hosts)
     bounds = Bounds(world.config, world.faults, nodes)
-    world.run(seconds=bounds.fresh_seconds)
+    world.run(seconds=_WARM_UP_SECONDS)
     clocked = _Clocked()
     checkers = [checker(world, bounds) for checker in _CHECKERS]
     world.observers += [clocked, *checkers]
-    findings = _unsettled(checkers)
     datagrams, size = _rest(world)
+    findings = _unsettled(checkers)
 
     clocked.reset(world.now)
     world.multicast(world.hosts[0], 1, 200)
     world.run(seconds=bounds.news + bounds.repair)
     multicast = clocked.spread(Delivered)
 
-    # From here on, everybody is an age without a fault behind them: the checkers judge detection only then.
-    world.run(seconds=bounds.fresh_seconds)
     victims = seeded("victims", world.seed).sample(world.hosts[1:], min(5, nodes // 8) if deaths is None else deaths)
     clocked.reset(world.now)
     for victim in victims:
