@@ -25,8 +25,8 @@ __all__ = ["Alarm"]
 _CLOCK_MONOTONIC: Final = 1
 _ABSOLUTE: Final = 1
 _FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK and TFD_CLOEXEC are defined as these
-_SECONDS_MIN: Final = 1e-6
-_SECONDS_MAX: Final = 1e12
+_SECONDS_LEAST: Final = 1e-6
+_SECONDS_MOST: Final = 1e12
 """Times beyond are never, infinity among them."""
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -82,13 +82,13 @@ class Alarm:
         self._at = until
         if math.isnan(self._offset):
             self._offset = trio.current_time() - time.perf_counter()  # which Linux takes from CLOCK_MONOTONIC
-        seconds = until - self._offset + _SECONDS_MIN  # not a rounding too early
-        if seconds > _SECONDS_MAX:
+        # Not a rounding too early; and not zero, which would mean never, nor before the clock's beginning, which is refused.
+        seconds = max(until - self._offset, 0.0) + _SECONDS_LEAST
+        if seconds > _SECONDS_MOST:
             self._set(0, 0)
             return
         whole = int(seconds)
-        # A time of zero would mean never, and one before the clock's beginning is refused.
-        self._set(*((whole, int((seconds - whole) * _NANOSECONDS)) if seconds > _SECONDS_MIN else (0, 1)))
+        self._set(whole, int((seconds - whole) * _NANOSECONDS))
 
 
 def _make_timer() -> tuple[int, Callable[[int, int], object]]:

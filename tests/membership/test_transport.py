@@ -68,7 +68,7 @@ async def test_what_has_arrived_is_taken_in_one_go_and_in_order(open_transport: 
     sent = [b"%d" % number for number in range(100)]
     for datagram in sent:
         one.send(datagram, two.advertised)
-    taken = [await receive(two)]
+    taken: list[bytes | None] = [await receive(two)]
     while (datagram := two.receive()) is not None:
         taken.append(datagram)
     assert taken == sent

@@ -108,7 +108,7 @@ async def a_cluster(count: int, **more: Any) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def read(inbox: trio.abc.ReceiveChannel[Notification], kind: type[Any], seconds: float = 20.0) -> Any:
+async def read(inbox: trio.abc.ReceiveChannel[Notification], kind: Any, seconds: float = 20.0) -> Any:
     """The next notification of a kind."""
     with trio.fail_after(seconds):
         async for notification in inbox:
