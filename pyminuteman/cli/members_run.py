@@ -128,7 +128,7 @@ class NodeProgram:
             OSError: Likewise.
         """
         logging.getLogger("pyminuteman.membership").addHandler(_Talk())
-        gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 20 ms
+        gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 10 ms
         try:
             return await self._run()
         except BaseExceptionGroup as group:
