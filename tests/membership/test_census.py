@@ -348,16 +348,17 @@ def test_who_left_is_told_and_is_no_contact_any_more() -> None:
     assert ups(setting.hear(5, [1], epoch=EPOCH + 1)) == {"n5"}, "and a later life of it is a newcomer"
 
 
-def test_who_says_that_it_left_is_not_up_though_it_claims_links() -> None:
+def test_who_left_and_claims_links_is_not_heard() -> None:
     setting = Setting(1)
     setting.hear(5, [1], state=MemberState.LEFT)
+    assert node_id(5) not in setting.census.table
+
+
+def test_who_says_that_it_left_is_not_up_whoever_claims_a_link_to_it() -> None:
+    setting = Setting(1)
+    setting.hear(5, [], state=MemberState.LEFT)
     assert told(setting.hear(1, [0, 5])) == []
     assert setting.status(5) is None
-    forgotten = SETTLED + CONFIG.forget_after_seconds + 1
-    assert of_type(setting.census.forget(forgotten), Departed) == [Departed(node_id(5))]
-    setting.unlink(1, now=forgotten)
-    setting.refresh(forgotten)
-    assert set(setting.census.reach.nodes()) == {node_id(0)}
 
 
 def test_who_is_forgotten_leaves_no_trace() -> None:
@@ -547,7 +548,7 @@ def test_a_goodbye_in_our_name_is_outdone_by_another_life_for_nothing_less_is_be
 @pytest.mark.parametrize(
     ("changes", "odd"),
     [
-        ({"state": MemberState.LEFT}, True),
+        ({"state": MemberState.LEFT, "neighbours": ()}, True),
         ({"epoch": EPOCH + 1, "version": 1}, True),
         ({"neighbours": ids(7)}, True),
         ({"tags": (("a", "b"),)}, False),

@@ -696,7 +696,6 @@ def test_a_shuffle_that_comes_back_to_its_origin_is_over() -> None:
     assert pass_by(Setting([1, 2]), 4, origin=0) == []
 
 
-@pytest.mark.xfail(reason="those of the active view that were sent stand first in the list, and have no place to give")
 def test_contacts_that_come_back_take_the_places_of_those_that_were_sent() -> None:
     for seed in range(10):
         setting = Setting([1], range(11, 16), seed=seed)

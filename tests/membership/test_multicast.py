@@ -409,9 +409,6 @@ def test_origins_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(setting.overlay._seen) == 2
 
 
-@pytest.mark.xfail(
-    reason="rounds are counted for packets that were not asked for, too: 8 x 64 are all that one neighbour gives"
-)
 def test_whoever_was_away_gets_all_that_a_neighbour_kept() -> None:
     setting, now = Setting(), START
     steps = setting.hear(*range(1, 601))

@@ -18,7 +18,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.membership.bulk import BulkExchange
 from pyminuteman.membership.codec import pack, unpack
 from pyminuteman.membership.config import MembershipConfig
-from pyminuteman.membership.effects import Conflict, Effect, EpochTaken, Received
+from pyminuteman.membership.effects import Conflict, Effect, EpochTaken, Received, Send
 from pyminuteman.membership.keyring import Key, Keyring
 from pyminuteman.membership.messages import (
     Heartbeat,
@@ -143,7 +143,12 @@ def test_row_6_nobody_is_evicted_by_the_highest_version_in_his_name() -> None:
 def test_row_6_a_datagram_of_the_far_future_is_not_heard() -> None:
     node = started()
     assert node.handle(received(2, Probe(1), epoch=TOP), START) == []
-    assert node.handle(received(2, Probe(1), epoch=EPOCH - 1), START) == [], "nor one of the past"
+
+
+def test_row_6_one_of_the_past_is_shown_what_goes_round_in_its_name_and_nothing_else() -> None:
+    (sent,) = started().handle(received(2, Probe(1), epoch=EPOCH - 1), START)
+    assert isinstance(sent, Send)
+    assert [type(message) for message in sent.messages] == [Records]
 
 
 # -- 7: tables that grow -----------------------------------------------------------------------------------------------

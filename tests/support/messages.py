@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -120,7 +121,7 @@ records = st.builds(
     accused=_sorted_ids,
     keys=st.lists(st.binary(min_size=4, max_size=4), max_size=3).map(tuple),
     protocol=st.tuples(st.integers(1, 15), st.integers(0, 240)).map(lambda pair: (pair[0], pair[0] + pair[1])),
-)
+).map(lambda one: replace(one, neighbours=(), accused=()) if one.state is MemberState.LEFT else one)
 
 
 def node_id(number: int) -> NodeId:
