@@ -352,9 +352,7 @@ class Census:
         return steps
 
     def _came(self, node: NodeId, now: float) -> list[Step]:
-        record = self.table.known(node)
-        if record.state is MemberState.LEFT:
-            return []
+        record = self.table.known(node)  # not of one that has left: that claims no link, so nothing leads to it
         self.table.include(node)
         steps = self.members.came(record, now)
         if steps:

@@ -347,6 +347,8 @@ def test_who_leaves_says_goodbye_to_all_neighbours_and_falls_silent() -> None:
     assert setting.node.wake(setting.now + 1) == setting.hear(1, Probe(1)) == []
     with pytest.raises(LocalProtocolError, match="has left"):
         setting.node.multicast("topic", b"", setting.now)
+    with pytest.raises(LocalProtocolError, match="has left"):
+        node.update(START, tags={"too": "late"})
 
 
 def test_the_same_inputs_give_the_same_effects() -> None:

@@ -204,7 +204,7 @@ def _measure(world: Simulation, deaths: int | None) -> Figures:
         world.kill(victim)
     world.run(seconds=bounds.down(dead=len(victims)) + _POLL_SECONDS)
     suspected, down = clocked.spread(MemberSuspect), clocked.spread(MemberDown)
-    _settle(world, checkers, bounds.settled)
+    findings = _settle(world, checkers, bounds.settled)
 
     newcomer = world.add_host()
     clocked.reset(world.now)

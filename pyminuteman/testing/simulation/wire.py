@@ -48,13 +48,18 @@ class CodecWire:
 
     def notified(self, _time: float, process: Process, notification: Notification) -> None:
         """Learn, as a driver would, which protocol versions the members speak that a process hears of."""
-        if isinstance(notification, MemberUp | MemberUpdated):
-            self._protocols[process, notification.record.endpoint] = notification.record.protocol
+        if not isinstance(notification, MemberUp | MemberUpdated):
+            return
+        record = notification.record
+        if record.protocol != PROTOCOL_VERSIONS:
+            self._protocols[process, record.endpoint] = record.protocol
+        else:
+            self._protocols.pop((process, record.endpoint), None)
 
     def pack(self, process: Process, send: Send, target: Process | None) -> Iterable[Parcel]:
         """What goes out for one effect."""
         sender = _identity(process) if send.identify else None
-        mine, theirs = process.host.protocol, self._protocols.get((process, send.to), process.host.protocol[:1] * 2)
+        mine, theirs = process.host.protocol, self._protocols.get((process, send.to), PROTOCOL_VERSIONS)
         version = agree(mine, theirs) or mine[0]
         small, large = pack(send.messages, sender, limit=self._limit, version=version)
         if version > PROTOCOL_VERSIONS[1]:
