@@ -348,7 +348,7 @@ def test_who_leaves_says_goodbye_to_all_neighbours_and_falls_silent() -> None:
     with pytest.raises(LocalProtocolError, match="has left"):
         setting.node.multicast("topic", b"", setting.now)
     with pytest.raises(LocalProtocolError, match="has left"):
-        node.update(START, tags={"too": "late"})
+        setting.node.update(setting.now, tags={"too": "late"})
 
 
 def test_the_same_inputs_give_the_same_effects() -> None:
