@@ -11,7 +11,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +30,7 @@ from pyminuteman.membership.effects import (
     LocalStall,
     MemberDown,
     MemberLeft,
+    MemberStatus,
     MemberSuspect,
     MemberUp,
     MemberUpdated,
@@ -204,13 +205,20 @@ class NodeProgram:
         if keyring is None or self.key_file is None:
             say("minuteman: asked to read the key file again, but the node was started without one")
             return
+        elsewhere = [member.record.keys[:1] for member in membership.members().values() if member.status is MemberStatus.ALIVE]
         try:
-            change_keys(keyring, load_key_file(self.key_file))
+            kept = change_keys(
+                keyring, load_key_file(self.key_file), used_elsewhere={key for keys in elsewhere for key in keys}
+            )
             membership.update(keys=keyring.key_ids)
         except MinutemanError as error:
             say(f"minuteman: {error}; the keys that were used before still are")
             return
         say(f"minuteman: holding the keys {', '.join(key.hex() for key in keyring.key_ids)}; the first seals")
+        for key in kept:
+            say(
+                f"minuteman: {key.hex()} is not in the file, but others still seal with it: read the file again when they do not"
+            )
 
     async def _print_events(self, membership: Membership, writer: LineWriter) -> None:
         with membership.notifications() as notifications:
@@ -282,8 +290,16 @@ def state_of(membership: Membership) -> dict[str, Any]:
     }
 
 
-def change_keys(keyring: Keyring, keys: Sequence[Key]) -> None:
+def change_keys(keyring: Keyring, keys: Sequence[Key], *, used_elsewhere: Collection[bytes] = ()) -> list[bytes]:
     """Make a keyring hold these keys, the first sealing, in the order of a rotation: install, use, remove.
+
+    Args:
+        keyring: The keyring.
+        keys: What it shall hold; one at least.
+        used_elsewhere: Ids of the keys that others seal with: these are not removed yet.
+
+    Returns:
+        Ids of the keys that are held on for the sake of others.
 
     Raises:
         KeyringError: A key cannot be installed. Those before it are; none was removed, and the old one seals.
@@ -291,5 +307,10 @@ def change_keys(keyring: Keyring, keys: Sequence[Key]) -> None:
     for key in keys:
         keyring.install(key)
     keyring.use(keys[0].id)
-    for gone in set(keyring.key_ids) - {key.id for key in keys}:
-        keyring.remove(gone)
+    kept = []
+    for gone in sorted(set(keyring.key_ids) - {key.id for key in keys}):
+        if gone in used_elsewhere:
+            kept.append(gone)
+        else:
+            keyring.remove(gone)
+    return kept

@@ -365,7 +365,8 @@ async def open_membership(
         )
         node = MembershipNode(me, config=config, rng=rng or random.Random(), wall_offset=wall - trio.current_time())  # noqa: S311
         membership = Membership(node, transport=transport, ring=ring, config=config, state=state)
-        async with _running(membership, contacts, known):
+        others = [contact for contact in contacts if contact != me.endpoint]
+        async with _running(membership, others, [peer for peer in known if peer.id != me.id]):
             yield membership
     finally:
         transport.close()

@@ -139,6 +139,16 @@ def test_keys_are_read_again_and_rotated(start: Start, tmp_path: Path) -> None:
     change([new, old])
     change([new])
     assert f"holding the keys {new}; the first seals" in one.talk
+    newer = Key.generate()
+    change([new, newer])
+    save_key_file(paths[0], [newer])
+    one.process.send_signal(signal.SIGHUP)  # too early: the other one still seals with it
+    two.wait_event("updated", one.id, after=len(two.events) - 1)
+    one.wait_members(2)
+    assert f"{new} is not in the file, but others still seal with it" in one.talk
+    change([newer])
+    one.wait_members(2)
+    one.process.send_signal(signal.SIGHUP)
     save_key_file(paths[0], [Key.generate()])
     paths[0].write_text("nonsense")
     one.process.send_signal(signal.SIGHUP)
