@@ -292,7 +292,7 @@ def test_observers_hear_everything_and_truth_knows_who_could_talk() -> None:
 
 def test_the_bounds_follow_from_the_constants() -> None:
     lan = Bounds(MembershipConfig.lan(), CLEAN, 40)
-    assert 0.25 < lan.suspected() < 0.5
+    assert 0.25 < lan.suspected() < 0.6
     assert lan.down() > lan.suspected() + 0.7
     assert lan.suspected(dead=5) > lan.suspected(dead=2) == lan.suspected()
     assert lan.suspected(fresh=True) > lan.suspected()

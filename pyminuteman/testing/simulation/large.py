@@ -191,7 +191,6 @@ def _measure(world: Simulation, deaths: int | None) -> Figures:
     checkers = [checker(world, bounds) for checker in _CHECKERS]
     world.observers += [clocked, *checkers]
     datagrams, size = _rest(world)
-    findings = _unsettled(checkers)
 
     clocked.reset(world.now)
     world.multicast(world.hosts[0], 1, 200)
