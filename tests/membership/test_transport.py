@@ -106,6 +106,7 @@ async def test_a_wait_of_the_same_time_again_ends_at_once(open_transport: Open) 
 
 async def test_a_wait_without_end_ends_with_a_datagram(open_transport: Open) -> None:
     one, two = open_transport(), open_transport()
+    await two.wait(trio.current_time() + 0.01)
     with trio.move_on_after(0.05) as scope:
         await two.wait(math.inf)
     assert scope.cancelled_caught

@@ -37,9 +37,11 @@ from pyminuteman.membership import (
     open_membership,
 )
 from pyminuteman.membership.codec import pack
+from pyminuteman.membership.effects import Send
 from pyminuteman.membership.keyring import PlainRing
-from pyminuteman.membership.messages import Heartbeat, Peer, Records
+from pyminuteman.membership.messages import Heartbeat, Multicast, PacketId, Peer, Records
 from pyminuteman.membership.state_directory import StateDirectory
+from pyminuteman.membership.stream_session import StreamSession
 from pyminuteman.testing.memory_transport import MemoryNetwork
 
 CONTACT = Endpoint("127.0.0.1", 1)
@@ -322,6 +324,48 @@ async def test_garbage_is_counted_and_answered_by_nothing() -> None:
         numbers = node.metrics()
         assert numbers["datagrams_malformed_total"] == 1
         assert numbers["refused_size_total"] + numbers["refused_format_total"] == 2
+
+
+@in_jumping_time
+async def test_a_flood_stops_neither_heartbeats_nor_other_tasks() -> None:
+    async with a_cluster(3) as cluster:
+        victim = cluster.nodes[0]
+        attacker = cluster.network.transport("127.0.0.1:99")
+        cluster.network.delay_seconds = (0.0, 0.0)
+        with cluster.nodes[1].notifications() as notifications:
+            before = victim.metrics()["refused_format_total"]
+            with trio.move_on_after(2):
+                while True:
+                    for _ in range(3000):
+                        attacker.send(bytes(50), victim.me.endpoint)
+                    await trio.sleep(0.02)
+            assert victim.metrics()["refused_format_total"] - before > 200_000
+            kinds = {type(notifications.receive_nowait()) for _ in range(len(notifications))}
+        assert not {MemberSuspect, MemberDown} & kinds
+        assert len(victim.reachable) == 3
+
+
+@in_jumping_time
+async def test_nonsense_over_tcp_from_a_holder_of_the_key() -> None:
+    key = Key.generate()
+    async with a_cluster(1, keyring=Keyring([key], cluster="minuteman")) as cluster:
+        stream = await cluster.network.transport("127.0.0.1:99").connect(CONTACT)
+        session = StreamSession(Keyring([key], cluster="minuteman"), server=False)
+        await stream.send_all(session.client_hello())
+        while not session.ready:
+            session.feed(bytes(await stream.receive_some(100)))
+        await stream.send_all(session.seal_frame(b"nonsense"))
+        await trio.sleep(1)
+        assert cluster.nodes[0].metrics()["datagrams_malformed_total"] == 1
+
+
+@in_jumping_time
+async def test_what_cannot_be_packed_is_a_fault_and_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_cluster(1) as cluster:
+        huge = Multicast(PacketId(NodeId(bytes(16)), 1, 1), "news", 3, bytes(17 * 1024 * 1024))
+        cluster.nodes[0]._loop.perform([Send(Endpoint("127.0.0.1", 9), (huge,))])
+        assert cluster.nodes[0].metrics()["internal_faults_total"] == 1
+        assert len(caplog.messages[0]) < 2000
 
 
 @in_jumping_time
