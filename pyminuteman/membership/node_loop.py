@@ -12,13 +12,15 @@ from typing import Final
 
 import trio
 
+from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.bulk import BulkExchange
-from pyminuteman.membership.codec import pack, unpack
-from pyminuteman.membership.effects import Effect, Notification, Received, Send
+from pyminuteman.membership.codec import PROTOCOL_VERSIONS, agree, pack, unpack
+from pyminuteman.membership.effects import Effect, MemberUp, MemberUpdated, Notification, Received, Send
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
 from pyminuteman.membership.keyring import REASONS, Ring
 from pyminuteman.membership.messages import Peer
 from pyminuteman.membership.node import MembershipNode
+from pyminuteman.membership.records import Record
 from pyminuteman.membership.transport import Transport
 
 __all__ = ["NodeLoop"]
@@ -31,6 +33,7 @@ _TURNS_BEFORE_TIMERS: Final = 8
 _EARLY_SECONDS: Final = 0.02
 """The core is asked so much before its time, whenever we are awake: what may be early (it knows what may) saves a wake-up."""
 _FAULTS_LOGGED: Final = 10
+_PROTOCOLS_MAX: Final = 65_536
 
 
 class NodeLoop:
@@ -62,6 +65,8 @@ class NodeLoop:
         self._due = node.next_wake
         self._me = node.me
         self._self_peer = Peer(node.me.id, node.me.epoch, node.me.endpoint)
+        self._protocols: dict[Endpoint, tuple[int, int]] = {}
+        self._unspoken = 0
         self._malformed = 0
         self._unknown = 0
         self._faults = 0
@@ -93,6 +98,7 @@ class NodeLoop:
             **{f"refused_{reason}_total": self._ring.counters[reason] for reason in REASONS},
             "datagrams_malformed_total": self._malformed,
             "messages_unknown_total": self._unknown,
+            "messages_no_common_version_total": self._unspoken,
             "internal_faults_total": self._faults,
             **self._bulk.metrics(),
         }
@@ -166,17 +172,33 @@ class NodeLoop:
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
-            if type(effect) is Send:
+            if isinstance(effect, Send):
                 self._send(effect)
-            else:
-                self._notify(effect.notification)  # type: ignore[union-attr]
+                continue
+            if isinstance(effect.notification, MemberUp | MemberUpdated):
+                self._learn(effect.notification.record)
+            self._notify(effect.notification)
+
+    def _learn(self, record: Record) -> None:
+        """Note which protocol versions a member speaks."""
+        if len(self._protocols) >= _PROTOCOLS_MAX:
+            self._protocols.clear()  # to all whom we know nothing of the lowest is spoken, which is always right
+        self._protocols[record.endpoint] = record.protocol
 
     def _send(self, effect: Send) -> None:
         me = self.node.me
         if me is not self._me:
             self._me, self._self_peer = me, Peer(me.id, me.epoch, me.endpoint)
+        # The highest version that both speak; to one that we know nothing of, and there every node begins, our lowest.
+        theirs = self._protocols.get(effect.to)
+        version = PROTOCOL_VERSIONS[0] if theirs is None else agree(PROTOCOL_VERSIONS, theirs)
+        if version is None:
+            self._unspoken += 1
+            return
         try:
-            datagrams, payloads = pack(effect.messages, self._self_peer if effect.identify else None, limit=self._limit)
+            datagrams, payloads = pack(
+                effect.messages, self._self_peer if effect.identify else None, limit=self._limit, version=version
+            )
         except LocalProtocolError:
             self._report_fault(effect)
             return

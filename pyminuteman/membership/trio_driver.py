@@ -142,7 +142,7 @@ class Membership:
         return inbox
 
     def subscribe(self, topic: str, *, size: int = PACKETS_KEPT) -> PacketInbox:
-        """The multicast packets of a topic from now on, those sent here included.
+        """The multicast packets of a topic from now on, but for those sent here.
 
         Args:
             topic: As the senders call it.
@@ -179,7 +179,7 @@ class Membership:
         """Send a packet to every member. It is on its way when this returns; that it arrives is likely, not certain.
 
         Args:
-            topic: 1 to 255 bytes of UTF-8; those who subscribed to it get the packet.
+            topic: 1 to 64 bytes of UTF-8; those who subscribed to it get the packet.
             payload: Up to ``payload_max_bytes`` of the config.
             record_route: Have it list who handed it on, for diagnosis.
 
