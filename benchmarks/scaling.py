@@ -51,9 +51,10 @@ def spread(figures: dict[str, float], digits: int, scale: float = 1.0) -> str:
 
 def measured(nodes: int, options: argparse.Namespace) -> dict[str, Any]:
     """In this process."""
-    through_codec = nodes < OBJECTS_FROM
+    through_codec = nodes < OBJECTS_FROM  # and each node has a table of its own
     figures = measure_large(
-        nodes, seed=options.seed, deaths=options.deaths, cold=options.cold, through_codec=through_codec
+        nodes, seed=options.seed, deaths=options.deaths, cold=options.cold, through_codec=through_codec,
+        shared_tables=not through_codec,
     )  # fmt: skip
     deaths = min(5, nodes // 8) if options.deaths is None else options.deaths
     return {**asdict(figures), "deaths": deaths, "seed": options.seed, "through_codec": through_codec}

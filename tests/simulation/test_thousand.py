@@ -16,12 +16,12 @@ NODES = 1000
 def test_a_thousand_nodes_are_one_cluster() -> None:
     # In a process of its own: its memory goes with it, and no tracer of a coverage run slows it down.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        figures = pool.submit(measure_large, NODES, deaths=1).result()
+        figures = pool.submit(measure_large, NODES, deaths=3, shared_tables=True).result()
     config = MembershipConfig.lan()
     bounds = Bounds(config, CLEAN, NODES)
     assert figures.findings == ()
-    assert figures.suspected.last <= bounds.suspected()
-    assert figures.down.last <= bounds.down()
+    assert figures.suspected.last <= bounds.suspected(dead=3)
+    assert figures.down.last <= bounds.down(dead=3)
     assert figures.multicast.last <= bounds.news
     assert figures.joined.last <= bounds.joined
     # At rest each node sends a heartbeat a link and interval, and hardly anything else, whatever the size of the cluster.

@@ -150,6 +150,7 @@ def measure_large(
     deaths: int | None = None,
     cold: bool = False,
     through_codec: bool = True,
+    shared_tables: bool = False,
 ) -> Figures:
     """Build a cluster of so many nodes, put it through its paces, and measure.
 
@@ -160,6 +161,7 @@ def measure_large(
         deaths: How many die together; an eighth when None, but at most 5.
         cold: Whether nodes start knowing only three contacts, and not warm.
         through_codec: Whether messages become bytes on their way; without, sizes are estimates.
+        shared_tables: Whether the nodes hold once what all of them know alike.
     """
     began = time.process_time()
     gc.collect()
@@ -175,7 +177,7 @@ def measure_large(
         if cold:
             cold_seconds, cold_bytes = _start_cold(world)
         else:
-            start_warm(world)
+            start_warm(world, shared=shared_tables)
         measured = _measure(world, deaths)
     memory = (_resident_bytes() - memory_before) / nodes
     return replace(

@@ -141,5 +141,5 @@ class Truth:
 
     def life_of(self, node: NodeId, epoch: int) -> Process | None:
         """The process that had that id and epoch when it started, or raised it to that later."""
-        lives = [life for host in self._world.hosts for life in host.lives if life.id == node and life.epoch <= epoch]
+        lives = [life for life in self._world.lives.get(node, ()) if life.epoch <= epoch]
         return lives[-1] if lives else None

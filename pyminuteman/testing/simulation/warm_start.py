@@ -14,8 +14,10 @@ from random import Random
 from pyminuteman.addresses import NodeId
 from pyminuteman.membership.effects import Received
 from pyminuteman.membership.messages import Neighbor, Peer, Priority, Records
+from pyminuteman.membership.records import EncodedRecord
 from pyminuteman.testing.simulation.process import Disk, Host, Process
 from pyminuteman.testing.simulation.seeds import seeded
+from pyminuteman.testing.simulation.shared_tables import share_tables
 from pyminuteman.testing.simulation.world import Simulation
 
 __all__ = ["random_graph", "start_warm"]
@@ -45,40 +47,48 @@ def random_graph(nodes: int, degree: int, rng: Random) -> list[tuple[int, int]]:
     return list(edges)
 
 
-def start_warm(world: Simulation) -> None:
-    """Start a process on every host, each linked and knowing all the others. Takes a moment of the world's time."""
+def start_warm(world: Simulation, *, shared: bool = False) -> None:
+    """Start a process on every host, each linked and knowing all the others. Takes a moment of the world's time.
+
+    Args:
+        world: Hosts on which nothing runs.
+        shared: Whether what all know alike is held once (:mod:`pyminuteman.testing.simulation.shared_tables`).
+    """
     rng = seeded("warm start", world.seed)
-    config = world.config
     _prepare_disks(world, rng)
     world.is_mute = True
     for host in world.hosts:
-        world.start(host)
+        world.start(host, contacts=())
     processes = world.processes
-    peers = [_peer(process) for process in processes]
-    neighbours: list[list[int]] = [[] for _ in processes]
-    interval_ms = round(config.heartbeat_interval_seconds * 1000)
-    wish = Neighbor(1 << 30, Priority.LOW, interval_ms)
-    for one, other in random_graph(len(processes), config.active_view_size, rng):
-        neighbours[one].append(other)
-        neighbours[other].append(one)
-        world.give(processes[one], Received(processes[other].boot, peers[other], (wish,)))
-        world.give(processes[other], Received(processes[one].boot, peers[one], (wish,)))
+    neighbours = _link(world, processes, rng)
     world.run(seconds=_FLUSH_SECONDS)
     records = [process.node.me.encode() for process in processes]
-    for number, process in enumerate(processes):
-        near = neighbours[number]
-        if near:
-            source = near[0]
-            news = Records(tuple(records[other] for other in near))
-            world.give(process, Received(processes[source].boot, peers[source], (news,)))
+    for process, near in zip(processes, neighbours, strict=True):
+        _tell(world, process, processes[near[0]], tuple(records[other] for other in near))
     world.run(seconds=_FLUSH_SECONDS)
-    everything = Records(tuple(process.node.me.encode() for process in processes))
-    for number, process in enumerate(processes):
-        source = neighbours[number][0]
-        world.give(process, Received(processes[source].boot, peers[source], (everything,)))
+    everything = tuple(process.node.me.encode() for process in processes)
+    for process, near in zip(processes[:1] if shared else processes, neighbours, strict=False):
+        _tell(world, process, processes[near[0]], everything)
         world.wake(process, ahead=_FLUSH_SECONDS)  # one by one: together, what all of them want to tell would fill the memory
+    if shared:
+        share_tables(processes[0], processes)
     world.run(seconds=_FLUSH_SECONDS)
     world.is_mute = False
+
+
+def _link(world: Simulation, processes: list[Process], rng: Random) -> list[list[int]]:
+    """Make neighbours of them along a random graph; returns whose neighbours are which."""
+    neighbours: list[list[int]] = [[] for _ in processes]
+    wish = Neighbor(1 << 30, Priority.LOW, round(world.config.heartbeat_interval_seconds * 1000))
+    for one, other in random_graph(len(processes), world.config.active_view_size, rng):
+        for asker, asked in ((one, other), (other, one)):
+            neighbours[asked].append(asker)
+            world.give(processes[asked], Received(processes[asker].boot, _peer(processes[asker]), (wish,)))
+    return neighbours
+
+
+def _tell(world: Simulation, process: Process, source: Process, records: tuple[EncodedRecord, ...]) -> None:
+    world.give(process, Received(source.boot, _peer(source), (Records(records),)))
 
 
 def _prepare_disks(world: Simulation, rng: Random) -> None:

@@ -77,6 +77,8 @@ class Simulation(Engine):
         self.story = story or Story()
         self.packets: list[Packet] = []
         """Every multicast packet that was sent."""
+        self.lives: dict[NodeId, list[Process]] = {}
+        """Every process that ever ran, by id, in order."""
         self._core = core or _real_core()
         self._names: dict[NodeId, str] = {}
         for _ in range(nodes):
@@ -142,6 +144,7 @@ class Simulation(Engine):
         process = Process(host, self._names[disk.id], node, disk.id, disk.epoch, boot, ring, self.now)
         host.process = process
         host.lives.append(process)
+        self.lives.setdefault(process.id, []).append(process)
         self.truth.changed("start", (host,))
         self.tell(process.name, f"starts as {disk.id.short}, epoch {disk.epoch}")
         if contacts is None:
