@@ -230,10 +230,14 @@ class Census:
         news = self.table.included_records() if joined else [self.table.own.encoded]
         return [Send(peer.endpoint, (Records(tuple(news)),)), *self.publish(now)]
 
-    def link_lost(self, node: NodeId, now: float, *, accuse: bool) -> list[Step]:
-        """A neighbour is none any more; ``accuse`` says that we hold it for dead."""
+    def link_lost(self, peer: Peer, now: float, *, accuse: bool) -> list[Step]:
+        """A neighbour is none any more; ``accuse`` says that we hold it for dead, in the life that the link was to."""
+        node = peer.id
         self._repair_at.pop(node, None)
         self.members.neighbours_changed(now)
+        record = self.table.record(node)
+        if accuse and record is not None and record.epoch > peer.epoch:
+            accuse = False  # it died, and is back already: there is nobody to accuse
         if accuse:
             self._accused[node] = now + _ACCUSED_SECONDS
             while len(self._accused) > _ACCUSED_MAX:

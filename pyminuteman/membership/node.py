@@ -493,7 +493,7 @@ class MembershipNode:
                 self._former.popitem(last=False)
         self._view_changed = True
         self._counters[f"links_lost_{step.reason.name.lower()}"] += 1
-        return self._census.link_lost(node, now, accuse=step.accuse)
+        return self._census.link_lost(step.peer, now, accuse=step.accuse)
 
     # -- timers --------------------------------------------------------------------------------------------------------
 

@@ -88,8 +88,9 @@ class Setting:
         return self.census.link_made(peer, now, joined=joined)
 
     def unlink(self, number: int, *, accuse: bool = False, now: float = SETTLED) -> list[Step]:
-        self.active.remove(node_id(number))
-        return self.census.link_lost(node_id(number), now, accuse=accuse)
+        link = self.active.remove(node_id(number))
+        assert link is not None
+        return self.census.link_lost(link.peer, now, accuse=accuse)
 
     def hear(
         self, number: int, neighbours: Iterable[int] = (), *, sender: int = 1, now: float = SETTLED, **changes: Any
@@ -346,6 +347,15 @@ def test_who_left_is_told_and_is_no_contact_any_more() -> None:
     assert setting.status(5) is MemberStatus.LEFT
     assert setting.census.alive() == {node_id(0), node_id(1), node_id(2)}
     assert ups(setting.hear(5, [1], epoch=EPOCH + 1)) == {"n5"}, "and a later life of it is a newcomer"
+
+
+def test_who_died_and_is_back_already_is_not_accused() -> None:
+    setting = Setting(1, 2)
+    setting.hear(1, [], epoch=EPOCH + 1, version=1, sender=2)
+    setting.unlink(1, accuse=True)
+    assert setting.census.me.accused == ()
+    setting.unlink(2, accuse=True)
+    assert setting.census.me.accused == ids(2)
 
 
 def test_who_left_and_claims_links_is_not_heard() -> None:
