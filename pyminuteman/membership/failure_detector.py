@@ -234,9 +234,9 @@ class FailureDetector:
         self.false_alarms += 1
 
     def is_doubtful(self, node: NodeId) -> bool:
-        """Whether the neighbour is overdue, and under confirmation."""
+        """Whether the neighbour is overdue, and the first probe of its confirmation went unanswered."""
         watch = self.watches.get(node)
-        return watch is not None and watch.confirming_until > 0
+        return watch is not None and watch.confirming_until > 0 and not watch.reprobe
 
     def introduce(self) -> None:
         """We go under another epoch: the next heartbeats say so."""

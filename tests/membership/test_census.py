@@ -89,8 +89,7 @@ class Setting:
 
     def unlink(self, number: int, *, accuse: bool = False, now: float = SETTLED) -> list[Step]:
         link = self.active.remove(node_id(number))
-        assert link is not None
-        return self.census.link_lost(link.peer, now, accuse=accuse)
+        return self.census.link_lost(make_peer(number) if link is None else link.peer, now, accuse=accuse)
 
     def hear(
         self, number: int, neighbours: Iterable[int] = (), *, sender: int = 1, now: float = SETTLED, **changes: Any
@@ -461,7 +460,7 @@ def test_an_accusation_ends_when_the_accused_is_heard_or_has_had_its_time() -> N
     assert setting.census.heard_of(node_id(2), SETTLED) == []
     setting.census.heard_of(node_id(1), SETTLED + 1)
     assert setting.census.me.accused == ()
-    setting.census.link_lost(node_id(1), SETTLED + 2, accuse=True)
+    setting.census.link_lost(make_peer(1), SETTLED + 2, accuse=True)
     setting.census.publish(SETTLED + 11)
     assert setting.census.me.accused == ids(1)
     setting.census.publish(SETTLED + 13)
@@ -476,7 +475,7 @@ def test_an_accusation_ends_when_the_accused_is_back_in_reach_or_linked_again() 
     setting.hear(2, [0, 1])
     assert ups(setting.hear(1, [2])) == {"n1"}
     assert setting.census.me.accused == ()
-    setting.census.link_lost(node_id(1), SETTLED + 2, accuse=True)
+    setting.census.link_lost(make_peer(1), SETTLED + 2, accuse=True)
     setting.link(1, now=SETTLED + 3)
     assert setting.census.me.accused == ()
 
@@ -484,7 +483,7 @@ def test_an_accusation_ends_when_the_accused_is_back_in_reach_or_linked_again() 
 def test_no_more_than_sixteen_are_accused_the_latest() -> None:
     setting = Setting(1)
     for number in range(10, 30):
-        setting.census.link_lost(node_id(number), SETTLED, accuse=True)
+        setting.census.link_lost(make_peer(number), SETTLED, accuse=True)
     assert setting.census.me.accused == ids(*range(14, 30))
 
 
@@ -767,6 +766,8 @@ def test_whatever_is_heard_what_is_told_adds_up_to_what_is_held(heard: Sequence[
     for number, neighbours, accused, life, state in heard:
         known = setting.census.table.record(node_id(number)) or make_record(number)
         changes = {"epoch": known.epoch + 1, "version": 1} if life else {"epoch": known.epoch, "version": known.version + 1}
+        if state is MemberState.LEFT:
+            neighbours = accused = frozenset()  # else it is not heard
         record = make_record(number, neighbours=neighbours - {number}, accused=accused - {number}, state=state, **changes)
         if life and held.get(record.id) is MemberStatus.LEFT:
             held[record.id] = MemberStatus.DOWN  # a later life of one that left is a newcomer, which nobody has seen yet

@@ -253,11 +253,12 @@ def test_an_overdue_neighbour_is_probed_directly_twice_and_by_others_before_it_i
     assert reached(first, Probe) == {make_endpoint(1)}
     assert reached(first, IndirectProbe) == {make_endpoint(number) for number in range(10, 10 + CONFIG.indirect_probes)}
     assert {probe.target for probe in said(first, IndirectProbe)} == {node_id(1)}
-    assert setting.detector.is_doubtful(node_id(1))
+    assert not setting.detector.is_doubtful(node_id(1)), "not for as long as the first answer may take"
     (at,) = timers(first).values()
     assert at == pytest.approx(now + UNMEASURED / 2)
 
     second = setting.judge(at)
+    assert setting.detector.is_doubtful(node_id(1))
     assert reached(second, Probe) == {make_endpoint(1)}
     assert said(second, IndirectProbe) == []
     (end,) = timers(second).values()
@@ -308,7 +309,7 @@ def test_an_answer_to_another_probe_clears_nobody() -> None:
     (number,) = {probe.number for probe in said(steps, IndirectProbe)}
     setting.detector.heard_indirectly(node_id(1), number + 1, now)
     setting.detector.heard_indirectly(node_id(5), number, now)
-    assert setting.detector.is_doubtful(node_id(1))
+    assert setting.watch().confirming_until > 0
     setting.detector.heard_indirectly(node_id(1), number, now)
     setting.detector.heard_indirectly(node_id(1), number, now + 1)
     assert setting.detector.false_alarms == 1, "a second answer is no second alarm"
