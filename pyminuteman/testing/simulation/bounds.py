@@ -9,7 +9,8 @@ may fire:
   die together, it doubts itself first, which costs ``2 t (1 + k)`` for ``k`` dead. The news then takes ``h`` hops of the urgent
   batch and ``d`` each.
 - **down**: ``down_after_seconds`` more.
-- **never down**: a frozen process is suspected ``2 t`` after it froze at the earliest, and down ``down_after_seconds`` later.
+- **never down**: a frozen process is suspected two least timeouts after it froze at the earliest, and down ``down_after_seconds``
+  later, unless the news that it is back gets there first.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class Bounds:
 
     @property
     def forgiven_pause(self) -> float:
-        """A process frozen for less than this is never down: it must be heard again before ``down_after`` has passed."""
-        return self.config.down_after_seconds + self.shortest_suspicion - self.recovery
+        """A process frozen for less than this is never down: the news that it is back must be everywhere before that."""
+        return self.config.down_after_seconds + self.shortest_suspicion - self.news
 
     @property
     def recovery(self) -> float:
