@@ -69,7 +69,7 @@ def in_a_process_of_its_own(nodes: int, options: argparse.Namespace) -> dict[str
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    head = ["nodes", *(f"{one['nodes']:,}" for one in figures)]
+    head = ["nodes", *(f"{one['nodes']:,}{'' if one['cold_seconds'] is None else ', cold'}" for one in figures)]
     lines = [head, ["---"] + ["---:"] * len(figures)]
     lines += [[name, *(cell(one) for one in figures)] for name, cell in ROWS]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

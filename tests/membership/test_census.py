@@ -741,7 +741,9 @@ _news = st.tuples(
     st.frozensets(_numbers, max_size=2),
     st.integers(0, 1),
     st.sampled_from([MemberState.ALIVE, MemberState.ALIVE, MemberState.LEFT]),
-)
+).map(
+    lambda news: news if news[4] is MemberState.ALIVE else (news[0], frozenset(), frozenset(), *news[3:])
+)  # else it is not heard
 
 
 @given(st.lists(_news, max_size=8))
@@ -766,8 +768,6 @@ def test_whatever_is_heard_what_is_told_adds_up_to_what_is_held(heard: Sequence[
     for number, neighbours, accused, life, state in heard:
         known = setting.census.table.record(node_id(number)) or make_record(number)
         changes = {"epoch": known.epoch + 1, "version": 1} if life else {"epoch": known.epoch, "version": known.version + 1}
-        if state is MemberState.LEFT:
-            neighbours = accused = frozenset()  # else it is not heard
         record = make_record(number, neighbours=neighbours - {number}, accused=accused - {number}, state=state, **changes)
         if life and held.get(record.id) is MemberStatus.LEFT:
             held[record.id] = MemberStatus.DOWN  # a later life of one that left is a newcomer, which nobody has seen yet
