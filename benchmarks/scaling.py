@@ -39,7 +39,7 @@ ROWS = (
     ("cold start until all know all, s", lambda f: "-" if f["cold_seconds"] is None else f"{f['cold_seconds']:.1f}"),
     ("sent meanwhile, kB a node", lambda f: "-" if f["cold_bytes"] is None else f"{f['cold_bytes'] / 1000:,.0f}"),
     ("memory of the simulation, kB a node", lambda f: f"{f['memory_bytes'] / 1000:,.0f}"),
-    ("through the codec", lambda f: "yes" if f["through_codec"] else "no"),
+    ("through the codec, with a table a node", lambda f: "yes" if f["through_codec"] else "no"),
     ("processor time, s", lambda f: f"{f['cpu_seconds']:.0f}"),
     ("what checkers found", lambda f: str(len(f["findings"]))),
 )

@@ -42,7 +42,13 @@ class NoFalseAlarms(Checker):
         if truth.any_cut(since, time) or truth.torn(since, time):
             return True
         if down:
-            long = [end - began for one in (process, accused) for began, end in one.pauses if end >= since]
-            return any(seconds >= bounds.forgiven_pause for seconds in long)
+            pauses = [pause for one in (process, accused) for pause in one.pauses if pause[1] >= since]
+            return any(ended - began >= self._forgiven(began, time, (process, accused)) for began, ended in pauses)
         recently = time - bounds.recovery
         return any(truth.frozen(one, recently, time) for one in (process, accused))
+
+    def _forgiven(self, since: float, until: float, those: tuple[Process, Process]) -> float:
+        """How short a freeze must be to be forgiven: where others froze meanwhile, they cannot help whoever comes back."""
+        others = (process for process in self.world.processes if process not in those)
+        alone = not any(self.world.truth.frozen(process, since, until) for process in others)
+        return self.bounds.forgiven_pause - (0.0 if alone else self.bounds.recovery)
