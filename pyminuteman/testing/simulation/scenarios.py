@@ -67,7 +67,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self.rng = seeded("scenario", seed)
-        self.nodes = self.rng.choice((5, 5, 6, 6, 7, 7, 8, 8, 9, 10, 12, 16))
+        self.nodes = self.rng.choice((5, 5, 6, 6, 7, 7, 8, 8, 9, 10, 16))
         view = self.rng.choice((3, 4, 5, 7) if self.nodes <= 8 else (4, 5, 7))  # noqa: PLR2004 - log2(n): what keeps a graph whole
         self.config = replace(
             MembershipConfig.lan(),
@@ -139,8 +139,8 @@ def _restarts(draw: _Draw) -> tuple[Faults, _Acts]:
     """Restarts so fast that nobody noticed the death, with and without the disk; goodbyes; rolling restarts."""
     acts: _Acts = []
     acts.append([Restart(draw.at(), host, draw.rng.random() < 0.6) for host in draw.hosts(4)] + draw.use())  # noqa: PLR2004
-    pace = draw.rng.choice((0.3, 1.0))
-    rolling: list[Operation] = [Restart(pace * number, host, True) for number, host in enumerate(draw.hosts(6, least=3))]
+    pace = draw.rng.choice((0.3, 0.6))
+    rolling: list[Operation] = [Restart(pace * number, host, True) for number, host in enumerate(draw.hosts(4, least=3))]
     acts.append(rolling + draw.use())
     acts.append([Leave(draw.at(), host) for host in draw.hosts(2)] + draw.use(0.1))
     return replace(CLEAN, wall_skew_seconds=draw.rng.choice((0.0, 30.0)), clock_drift=1e-4), acts
@@ -195,13 +195,13 @@ def _losses(draw: _Draw) -> tuple[Faults, _Acts]:
 
 
 def _upgrade(draw: _Draw) -> tuple[Faults, _Acts]:
-    """A release with a later protocol version is rolled out, one node at a time, and some are rolled back."""
-    order = draw.rng.sample(range(draw.nodes), draw.nodes)
-    pace = draw.rng.choice((0.15, 0.5))
+    """A release with a later protocol version is rolled out to up to seven nodes, one at a time, and some are rolled back."""
+    order = draw.rng.sample(range(draw.nodes), min(draw.nodes, 7))
+    pace = draw.rng.choice((0.15, 0.4))
     acts: _Acts = [
         [Upgrade(round(pace * number, 3), host, _LATER_PROTOCOL) for number, host in enumerate(order)] + draw.use(2.0)
     ]
-    half = order[: min(3, draw.nodes // 2)]
+    half = order[:2]
     acts.append([Upgrade(round(pace * number, 3), host, (1, 1)) for number, host in enumerate(half)] + draw.use(2.0))
     return CLEAN, acts
 
