@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--deaths", type=int, help="how many die together (default 5, but at most an eighth)")
     parser.add_argument(
-        "--cold", action="store_true", help="nodes start knowing three contacts; 1,000 of them take a quarter of an hour"
+        "--cold", action="store_true", help="nodes start knowing three contacts; 1,000 of them take over half an hour"
     )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

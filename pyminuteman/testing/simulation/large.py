@@ -1,6 +1,6 @@
 """Large clusters, measured: traffic at rest, deaths, a newcomer, a multicast; and the checkers held to all of it.
 
-The cluster starts warm (:mod:`pyminuteman.testing.simulation.warm_start`), or cold, which takes a quarter of an hour for 1,000 nodes.
+The cluster starts warm (:mod:`pyminuteman.testing.simulation.warm_start`), or cold, which for 1,000 nodes takes over half an hour.
 """
 
 from __future__ import annotations
