@@ -41,6 +41,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))  # an uninstalled tree will do, once the C module is built in place
 
 import report  # noqa: E402
+from machine import machine  # noqa: E402
 from workloads import TRACED, WORKLOADS, Table, Workload, read_back  # noqa: E402
 
 from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, forwarded_environment  # noqa: E402
@@ -306,7 +307,7 @@ def measure(options: argparse.Namespace, limit: str) -> dict[str, Any]:
     else:
         say(f"in a guest: {reason or 'as asked'}")
         out = bytearray()
-        machine = Guest(
+        guest = Guest(
             [*command, "--limit", "/run/guest/limit"],
             mem=GUEST_MEMORY,
             rw=[],
@@ -314,32 +315,23 @@ def measure(options: argparse.Namespace, limit: str) -> dict[str, Any]:
             timeout=None,
             files={"limit": Path(limit).read_bytes()},
         )
-        code = machine.run(out.extend)
+        code = guest.run(out.extend)
         output, guest = bytes(out), True
         if code:
-            say(machine.console.decode(errors="replace")[-4000:])
+            say(guest.console.decode(errors="replace")[-4000:])
     if code:
         sys.exit(f"the benchmark ended with status {code}")
     return json.loads(output) | {"guest": guest}
 
 
-def machine() -> dict[str, Any]:
-    """What this was measured on."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+def machine_and_versions() -> dict[str, Any]:
+    """What this was measured on, and with what."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     compiler = subprocess.run([*os.environ.get("CC", "cc").split(), "--version"], capture_output=True, text=True, check=True)
-    return {
-        "cpu": model[1] if model else platform.machine(),
-        "cpus": os.cpu_count(),
-        "host_release": platform.release(),
-        "python": platform.python_version(),
-        "compiler": compiler.stdout.splitlines()[0],
-        "versions": versions,
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    return {**machine(), "compiler": compiler.stdout.splitlines()[0], "versions": versions}
 
 
 def extra(script: str, *arguments: str) -> dict[str, Any]:
@@ -400,7 +392,7 @@ def main() -> int:
             data = measure(options, limit)
         except GuestUnavailableError as error:
             sys.exit(str(error))
-        data["machine"] = machine()
+        data["machine"] = machine_and_versions()
         data["machine"]["versions"]["ipvsadm"] = data["ipvsadm"]
         if not options.quick:
             data["native"] = extra("native.py", "--limit", limit)

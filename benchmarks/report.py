@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tables import fill, table
 from workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
+END = "<!-- end of figures -->"
 NAMES = {
     "limit": "the limit (C)",
     "apply": "apply(plan)",
@@ -40,20 +40,14 @@ def number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
-def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heading = list(heading)
-    lines = ["| " + " | ".join(heading) + " |", "|---" + "|---:" * (len(heading) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def spread(row: dict[str, Any] | None) -> str:
     return f"{number(row['median_ms'])} ({number(row['min_ms'])} - {number(row['max_ms'])})" if row else "-"
 
 
 def with_dumps(results: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The limit of a change to a table that has to be read first."""
-    table, dumps = READ_FIRST.get(name, (name, 0))
-    limit, dump = (results.get(which, {}).get("limit") for which in (name, table))
+    read, dumps = READ_FIRST.get(name, (name, 0))
+    limit, dump = (results.get(which, {}).get("limit") for which in (name, read))
     if not limit or not dump:
         return None
     return {key: limit[key] + dumps * dump[key] for key in ("median_ms", "min_ms", "system_calls")}
@@ -181,7 +175,7 @@ def machine(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     where = "a user-mode-linux guest, one processor" if data["guest"] else "the host itself"
     return (
-        f"Measured {about['date']} on {about['cpu']}, {about['cpus']} processors, Linux {about['host_release']}; IPVS of "
+        f"Measured {about['date']} on {about['cpu']}, {about['cpus']} processors, Linux {about['release']}; IPVS of "
         f"Linux {data['release']} in {where}, where a system call costs {data['system_call_us']:.1f} us. Python {about['python']}, "
         f"{about['compiler']}; {versions}. {data['seconds_in_all'] / 60:.0f} minutes in all."
     )
@@ -251,9 +245,8 @@ def main() -> int:
         print(text)
         return 0
     (HERE / "results" / "reconcile.md").write_text(text)
-    marked = r"(?s)(<!-- figures: written by [a-z/]*report.py -->\n).*?(<!-- end of figures -->)"
-    for readme, figures in ((HERE / "README.md", text), (HERE.parent / "README.md", front_page(data))):
-        readme.write_text(re.sub(marked, lambda found, to=figures: f"{found[1]}\n{to}\n{found[2]}", readme.read_text()))
+    fill(HERE / "README.md", "<!-- figures: written by report.py -->", END, text)
+    fill(HERE.parent / "README.md", "<!-- figures: written by benchmarks/report.py -->", END, front_page(data))
     return 0
 
 

@@ -5,8 +5,8 @@
     python benchmarks/scaling.py --nodes 40 100 --cold # from a cold start
 
 Prints a Markdown table, and keeps the figures of each size in ``benchmarks/membership/results/scaling.json`` (those of other sizes
-stay). Times are virtual: the network takes 0.2 to 10 ms (mean 0.7), timers are up to 2 ms late, and no processor is ever busy. Each
-size runs in a process of its own, since memory is that process's. Method: docs/simulation.md.
+stay), from where the report of ``make bench-membership`` has them. Each size runs in a process of its own, since memory is that
+process's. Method: docs/simulation.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+from machine import machine  # noqa: E402
+from tables import table  # noqa: E402
 
 from pyminuteman.testing.simulation.large import measure_large  # noqa: E402
 
@@ -42,6 +45,8 @@ ROWS = (
     ("through the codec, with a table a node", lambda f: "yes" if f["through_codec"] else "no"),
     ("processor time, s", lambda f: f"{f['cpu_seconds']:.0f}"),
     ("what checkers found", lambda f: str(len(f["findings"]))),
+    ("measured", lambda f: f["machine"]["date"]),
+    ("seed", lambda f: str(f["seed"])),
 )
 
 
@@ -57,7 +62,7 @@ def measured(nodes: int, options: argparse.Namespace) -> dict[str, Any]:
         shared_tables=not through_codec,
     )  # fmt: skip
     deaths = min(5, nodes // 8) if options.deaths is None else options.deaths
-    return {**asdict(figures), "deaths": deaths, "seed": options.seed, "through_codec": through_codec}
+    return {**asdict(figures), "deaths": deaths, "seed": options.seed, "through_codec": through_codec, "machine": machine()}
 
 
 def in_a_process_of_its_own(nodes: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -68,11 +73,21 @@ def in_a_process_of_its_own(nodes: int, options: argparse.Namespace) -> dict[str
     return found
 
 
-def table(figures: list[dict[str, Any]]) -> str:
-    head = ["nodes", *(f"{one['nodes']:,}{'' if one['cold_seconds'] is None else ', cold'}" for one in figures)]
-    lines = [head, ["---"] + ["---:"] * len(figures)]
-    lines += [[name, *(cell(one) for one in figures)] for name, cell in ROWS]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def kept() -> dict[str, dict[str, Any]]:
+    """The figures of all sizes that were ever measured, each of its last time."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def markdown(figures: dict[str, dict[str, Any]]) -> str:
+    ordered = [figures[key] for key in sorted(figures, key=lambda key: (int(key.split()[0]), key))]
+    head = ["nodes", *(f"{one['nodes']:,}{'' if one['cold_seconds'] is None else ', cold'}" for one in ordered)]
+    made = sorted({f"Linux {one['machine']['release']}, Python {one['machine']['python']}" for one in ordered})
+    about = (
+        "Simulated by `benchmarks/scaling.py` on a virtual clock: the network takes 0.2 to 10 ms (mean 0.7), timers are up to 2 ms "
+        "late, no processor is ever busy. All but the cold ones begin as clusters that have run for long (docs/simulation.md). "
+        f"Memory and processor time on {'; '.join(made)}."
+    )
+    return f"{table(head, ([name, *(cell(one) for one in ordered)] for name, cell in ROWS))}\n\n{about}"
 
 
 def main() -> int:
@@ -90,17 +105,17 @@ def main() -> int:
     if options.one is not None:
         json.dump(measured(options.one, options), sys.stdout)
         return 0
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    figures = kept()
     for nodes in options.nodes:
         print(f"{nodes} nodes ...", file=sys.stderr, flush=True)
         found = in_a_process_of_its_own(nodes, options)
-        kept[f"{nodes}{' cold' if options.cold else ''}"] = found
+        figures[f"{nodes}{' cold' if options.cold else ''}"] = found
         for finding in found["findings"][:10]:
             print(f"  {finding}", file=sys.stderr)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-    print(table([kept[key] for key in sorted(kept, key=lambda key: (int(key.split()[0]), key))]))
-    return any(kept[f"{nodes}{' cold' if options.cold else ''}"]["findings"] for nodes in options.nodes)
+        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    print(markdown(figures))
+    return any(figures[f"{nodes}{' cold' if options.cold else ''}"]["findings"] for nodes in options.nodes)
 
 
 if __name__ == "__main__":

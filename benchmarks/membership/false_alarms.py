@@ -104,9 +104,8 @@ def bereaved(cluster: Cluster, repetitions: int, progress: Progress) -> list[Rec
         record = watch(cluster, mark, cluster.kill(chosen), chosen)
         cluster.rest(cluster.peer.settling_seconds)
         alarms = cluster.alarms_since(mark)
-        _, by_it, elsewhere = _split(alarms, node)
-        record |= {"node": name_of(node), "by_it": alarm_records(by_it), "elsewhere": alarm_records(elsewhere)}
-        record["of_it"] = alarm_records(alarm for alarm in alarms if alarm.subject == node)
+        said = dict(zip(("of_it", "by_it", "elsewhere"), map(alarm_records, _split(alarms, node)), strict=True))
+        record |= {"node": name_of(node)} | said
         records.append(record)
         cluster.revive(chosen)
         progress.done(

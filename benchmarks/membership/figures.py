@@ -46,13 +46,13 @@ class Detection:
 def detection(found: Found, what: str) -> Detection:
     """Of `suspected` or of `down`. A victim that some survivor never heard of has no last one; nor has its repetition."""
     records = found.get("detection", [])
-    survivors = [record[f"{what}_seconds"] for record in records]
-    full = max((len(times) for victims in survivors for times in victims.values()), default=0)
-    complete = [victims for record, victims in zip(records, survivors, strict=True) if not record[f"missing_{what}"]]
+    told = [(record[f"{what}_seconds"], record[f"missing_{what}"]) for record in records]
+    # Every survivor is asked for every victim, so what is there and what is missing give the number of survivors.
+    asked = [(victims, (sum(map(len, victims.values())) + missing) // len(victims)) for victims, missing in told]
     return Detection(
-        Spread.of(times[0] for victims in survivors for times in victims.values() if times),
-        Spread.of(times[-1] for victims in survivors for times in victims.values() if times and len(times) == full),
-        Spread.of(max(times[-1] for times in victims.values()) for victims in complete),
+        Spread.of(times[0] for victims, _ in told for times in victims.values() if times),
+        Spread.of(times[-1] for victims, survivors in asked for times in victims.values() if len(times) == survivors),
+        Spread.of(max(times[-1] for times in victims.values()) for victims, missing in told if not missing),
         sum(record[f"missing_{what}"] for record in records),
     )
 

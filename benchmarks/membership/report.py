@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import figures
-from aims import NEVER, aims
-from cost import REST_UNITS
-from figures import Spread
-
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # what all benchmarks share; behind ours, for names are alike
+
+import figures  # noqa: E402
+import scaling  # noqa: E402
+from aims import NEVER, aims  # noqa: E402
+from cost import REST_UNITS  # noqa: E402
+from figures import Spread  # noqa: E402
+from tables import fill, table  # noqa: E402
+
 ROOT = HERE.parents[1]
 EVERYTHING_IN = (HERE / "README.md", ROOT / "docs" / "membership.md")
 FRONT_PAGE = ROOT / "README.md"
 MARKS = ("<!-- membership figures -->", "<!-- /membership figures -->")
-MARKED = re.compile("(" + ".*?".join(MARKS) + ")", re.DOTALL)
 
 NAMES = {"minuteman": "pyminuteman", "serf": "serf"}
 
@@ -37,12 +38,6 @@ def number(value: float | None) -> str:
     if value == int(value) and abs(value) < 1000:
         return f"{value:.0f}"
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heading = list(heading)
-    lines = ["| " + " | ".join(heading) + " |", "|---" + "|---:" * (len(heading) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def spread(values: Spread | None) -> str:
@@ -195,7 +190,10 @@ def markdown(data: dict[str, Any]) -> str:
             parts += [title, make(data)]
     for name, found in peers.items():
         parts += [f"{NAMES[name]} broke off. {error}" for error in found["errors"]]
-    return "\n\n".join([*parts, about(data)]) + "\n"
+    parts.append(about(data))
+    if larger := scaling.kept():
+        parts += ["**Larger clusters**, by simulation and not in this run", scaling.markdown(larger)]
+    return "\n\n".join(parts) + "\n"
 
 
 def front_page(data: dict[str, Any]) -> str:
@@ -228,8 +226,7 @@ def save(data: dict[str, Any], results: Path) -> None:
     (results / "membership.md").write_text(text)
     picture.draw(data, results / "failure_detection.svg")
     for reader, part in (*((reader, text) for reader in EVERYTHING_IN), (FRONT_PAGE, front_page(data))):
-        if reader.exists() and len(pieces := MARKED.split(reader.read_text())) == 3:
-            reader.write_text(f"{pieces[0]}{MARKS[0]}\n\n{part}\n{MARKS[1]}{pieces[2]}")
+        fill(reader, *MARKS, part)
 
 
 def main() -> int:

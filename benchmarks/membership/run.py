@@ -9,16 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
-import re
 import signal
 import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,9 +23,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # an uninstalled tree will do
+sys.path.append(str(HERE.parent))  # what all benchmarks share; behind ours, for names are alike
 
 import report  # noqa: E402
 from cluster import Cluster, NodeEndedError  # noqa: E402
+from machine import machine  # noqa: E402
 from peers import PEERS, Peer, PeerMissingError  # noqa: E402
 from progress import Progress  # noqa: E402
 from schedule import PARTS, Effort, expected_lines, measure_block  # noqa: E402
@@ -79,20 +78,6 @@ def available(names: list[str]) -> dict[str, Peer]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What this was measured on."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {
-        "cpu": model[1] if model else platform.machine(),
-        "cpus": os.cpu_count(),
-        "release": platform.release(),
-        "python": platform.python_version(),
-        "pyminuteman": metadata.version("pyminuteman"),
-        "date": time.strftime("%Y-%m-%d"),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default all: %(default)s")
@@ -139,7 +124,7 @@ def main() -> int:
         return 1
     effort = (Effort.quick if options.quick else Effort.full)(options.repetitions, options.nodes, options.only)
     results: dict[str, Any] = {
-        "machine": machine(),
+        "machine": {**machine(), "load_before": round(os.getloadavg()[0], 2)},
         "nodes": options.nodes,
         "victims": effort.victims,
         "repetitions": effort.repetitions,
