@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ With -o json, a line an event:
    "name": "web1", "address": "10.0.0.1:{_DEFAULT_PORT}"}}
 event is up, suspect, down, left, updated or conflict; the first line is this node's own up.
 \b
-Signals:
+Signals, once the node runs; before that, HUP and USR1 wait or are ignored:
   TERM, INT   leave the cluster, and end; the second time, end at once
   HUP         read the key file again; one that is no good changes nothing
   USR1        print the state, as a line of JSON
@@ -30,7 +31,7 @@ Exit codes:
   1   something failed, such as a port that is taken
   2   wrong usage
   78  a key file, state directory or address that cannot be used
-  130 ended at once
+  130 told twice to end, so it may not have said goodbye; or interrupted before it was a node
   141 nobody reads the output any more; it left
 """
 
@@ -118,6 +119,10 @@ def group() -> None:
 @output("text", "json")
 def run_command(*, form: str, tags: tuple[tuple[str, str], ...], priority: str, **options: Any) -> int:
     """Be a node of a cluster, and print what becomes of the others."""
+    # Until the node obeys these, and again once it is no more: asking for the state, as monitoring does, must not end it.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
     import trio  # noqa: PLC0415 - slow to import, and --help needs it not
 
     from pyminuteman.cli.members_run import NodeProgram  # noqa: PLC0415

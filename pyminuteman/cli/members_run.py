@@ -67,8 +67,8 @@ class LineWriter:
         self._lock = trio.Lock()
         kind = os.fstat(descriptor).st_mode
         self._is_pipe = stat.S_ISFIFO(kind)
-        # Disks do not make anybody wait in poll's sense, and epoll refuses them.
-        self._waits = not stat.S_ISREG(kind) and (self._is_pipe or stat.S_ISSOCK(kind) or os.isatty(descriptor))
+        # No others: epoll refuses files, for a disk makes nobody wait in its sense.
+        self._waits = self._is_pipe or stat.S_ISSOCK(kind) or os.isatty(descriptor)
 
     async def write(self, line: str) -> None:
         """One line, whole.
@@ -142,26 +142,31 @@ class NodeProgram:
             raise error from None
 
     async def _run(self) -> int:
-        if self.key_file is not None:
-            try:
-                self.keyring = Keyring(load_key_file(self.key_file), cluster=self.cluster)
-            except KeyringError as error:
-                raise ConfigurationError(None, "--key-file", str(error)) from error
         writer = LineWriter(sys.stdout.fileno())
         stop = trio.Event()
+        # One that waits is enough: it will be answered with how things are then.
+        ask, asked = trio.open_memory_channel[None](1)
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        code = exit_codes.INTERRUPTED
+        # Before anything is read or said: what comes from here on is obeyed as soon as there is a node.
         with trio.open_signal_receiver(*numbers) as signals:
+            if self.key_file is not None:
+                try:
+                    self.keyring = Keyring(load_key_file(self.key_file), cluster=self.cluster)
+                except KeyringError as error:
+                    raise ConfigurationError(None, "--key-file", str(error)) from error
             if self.realtime and not (had := take_realtime_priority()).granted:
                 say(f"minuteman: at normal priority, for real-time priority is {had.reason}")
             async with trio.open_nursery() as outer:
                 async with self._open() as membership, trio.open_nursery() as inner:
-                    outer.start_soon(self._obey, signals, stop, outer.cancel_scope, membership, writer)
-                    inner.start_soon(self._print_events, membership, writer)
+                    outer.start_soon(self._obey, signals, stop, ask, outer.cancel_scope, membership)
+                    inner.start_soon(self._print, membership, writer, asked)
                     inner.start_soon(_end_unread, writer)
                     await stop.wait()
                     inner.cancel_scope.cancel()
+                code = exit_codes.OK
                 outer.cancel_scope.cancel()
-        return exit_codes.OK
+        return code
 
     def _open(self) -> AbstractAsyncContextManager[Membership]:
         return open_membership(
@@ -183,18 +188,18 @@ class NodeProgram:
         self,
         signals: AsyncIterator[int],
         stop: trio.Event,
+        ask: trio.MemorySendChannel[None],
         at_once: trio.CancelScope,
         membership: Membership,
-        writer: LineWriter,
     ) -> None:
-        """Do what signals ask for, also while the node leaves."""
+        """Do what signals ask for, also while the node leaves; never wait for whoever reads the output."""
         async for number in signals:
             match number:
                 case signal.SIGHUP:
                     self._reload_keys(membership)
                 case signal.SIGUSR1:
-                    with suppress(BrokenPipeError):  # the printer of events sees it too, and ends the node
-                        await writer.write(json.dumps(state_of(membership)))
+                    with suppress(trio.WouldBlock):
+                        ask.send_nowait(None)
                 case _ if stop.is_set():
                     at_once.cancel()
                 case _:
@@ -220,7 +225,7 @@ class NodeProgram:
                 f"minuteman: {key.hex()} is not in the file, but others still seal with it: read the file again when they do not"
             )
 
-    async def _print_events(self, membership: Membership, writer: LineWriter) -> None:
+    async def _print(self, membership: Membership, writer: LineWriter, asked: trio.MemoryReceiveChannel[None]) -> None:
         with membership.notifications() as notifications:
             me = membership.me
             if not self.as_json:
@@ -229,9 +234,11 @@ class NodeProgram:
                     f"minuteman: {me.name} ({me.id}) in cluster {self.cluster}, epoch {me.epoch}, {keys}; reached at {me.endpoint}"
                 )
             await writer.write(self._line("up", me, {}))
-            async for notification in notifications:
-                if (line := self._line_of(notification)) is not None:
-                    await writer.write(line)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_print_states, membership, writer, asked)
+                async for notification in notifications:
+                    if (line := self._line_of(notification)) is not None:
+                        await writer.write(line)
 
     def _line_of(self, notification: Notification) -> str | None:
         match notification:
@@ -264,6 +271,11 @@ class NodeProgram:
         clock = datetime.fromtimestamp(now / 1e9).astimezone().time().isoformat(timespec="milliseconds")
         words = "".join(f"  {key}={value}" for key, value in more.items() if value)
         return clean(f"{clock}  {event:<8}  {record.name}  {record.endpoint}  {record.id.short}{words}")
+
+
+async def _print_states(membership: Membership, writer: LineWriter, asked: trio.MemoryReceiveChannel[None]) -> None:
+    async for _ in asked:
+        await writer.write(json.dumps(state_of(membership)))
 
 
 async def _end_unread(writer: LineWriter) -> None:
