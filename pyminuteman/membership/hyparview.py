@@ -6,6 +6,7 @@ Pure. Invariants, in this order:
 2. A link is in our active view only when the peer has said yes, or has asked and we have said yes. A peer that sends heartbeats
    and is no neighbour is told so; so links that one end only believes in do not last.
 3. Who has no neighbour is taken in by whoever it asks, at the cost of a random link there.
+4. As long as the active view has room, a search for another link is planned; it may come sooner, but nothing puts it off.
 
 What differs from the paper:
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import Final
 
@@ -95,7 +97,7 @@ class HyParView:
         self.contacts: tuple[Endpoint, ...] = ()
         self._requests: dict[int, Request] = {}
         self._number = 0
-        self._search_serial = 0
+        self._search_at = inf
         self._search_pause = config.neighbor_retry_seconds
         self._rounds_in_vain = 0
         self._joins_allowed = config.join_rate_per_second
@@ -133,7 +135,7 @@ class HyParView:
         if self.active.is_full and sender.id not in self.active and not self._join_allowed(now):
             self.joins_denied += 1
             return [Send(sender.endpoint, (JoinDenied(message.number, self._some_peers(sender.id)),))]
-        steps = self._link(Link(sender, boot, self._config.heartbeat_interval_seconds), now, joined=True)
+        steps = self._link(Link(sender, boot, self._config.heartbeat_interval_seconds), joined=True)
         forward = ForwardJoin(sender, self._config.active_random_walk_length)
         return [
             self._accept(message.number, sender),
@@ -169,8 +171,8 @@ class HyParView:
 
     # -- neighbours ----------------------------------------------------------------------------------------------------
 
-    def on_neighbor(self, message: Neighbor, sender: Peer, boot: bytes, now: float) -> list[Step]:
-        """Somebody wants to be a neighbour."""
+    def on_neighbor(self, message: Neighbor, sender: Peer, boot: bytes) -> list[Step]:
+        """Somebody wants to be a neighbour. If it is one, it has lost the link, and we have missed it: that link is over."""
         room = not self.active.is_full or sender.id in self.active
         if not room and message.priority is not Priority.HIGH:
             reply = NeighborReply(
@@ -179,14 +181,16 @@ class HyParView:
             return [Send(sender.endpoint, (reply,))]
         return [
             self._accept(message.number, sender),
-            *self._link(Link(sender, boot, message.interval_ms / 1000), now),
+            *self._link(Link(sender, boot, message.interval_ms / 1000)),
         ]
 
     def on_neighbor_reply(self, message: NeighborReply, sender: Peer, boot: bytes, now: float) -> list[Step]:
         """The answer to a join or to a wish to be neighbours."""
         request = self._requests.get(message.number)
-        if request is None or (request.node is not None and request.node != sender.id):
-            return []
+        if request is None or request.node not in (None, sender.id):
+            # Too late, or never asked: whoever has said yes believes in a link, and is told at once rather than by and by.
+            believes = message.accepted and sender.id not in self.active
+            return [Send(sender.endpoint, (Disconnect(DisconnectReason.NOT_LINKED),))] if believes else []
         del self._requests[message.number]
         for peer in message.peers:
             self._remember(peer)
@@ -198,14 +202,15 @@ class HyParView:
             return [Send(sender.endpoint, (Disconnect(DisconnectReason.FULL),))]
         self._rounds_in_vain = 0
         self._search_pause = self._config.neighbor_retry_seconds
-        return self._link(Link(sender, boot, message.interval_ms / 1000), now)
+        link = Link(sender, boot, message.interval_ms / 1000)
+        return [] if self.active.get(sender.id) == link else self._link(link)  # both have asked
 
-    def on_heartbeat_of_stranger(self, sender: Peer, boot: bytes, now: float) -> list[Step]:
+    def on_heartbeat_of_stranger(self, sender: Peer, boot: bytes) -> list[Step]:
         """A heartbeat from a peer that is no neighbour: it has said yes and the reply was lost, or it has missed the end."""
         for number, request in self._requests.items():
             if request.node == sender.id and request.priority is not None and not self.active.is_full:
                 del self._requests[number]
-                return self._link(Link(sender, boot, self._config.heartbeat_interval_seconds), now)
+                return self._link(Link(sender, boot, self._config.heartbeat_interval_seconds))
         return [Send(sender.endpoint, (Disconnect(DisconnectReason.NOT_LINKED),))]
 
     def on_disconnect(self, message: Disconnect, sender: Peer, boot: bytes, now: float) -> list[Step]:
@@ -267,10 +272,9 @@ class HyParView:
             return []
         return self._plan_search(now, 0.0) if not len(self.active) else []
 
-    def search_due(self, timer: SearchDue, now: float) -> list[Step]:
+    def search_due(self, now: float) -> list[Step]:
         """Ask for links while there is room. Each search in vain doubles the pause."""
-        if timer.serial != self._search_serial:
-            return []
+        self._search_at = inf
         waiting = {request.node for request in self._requests.values() if request.node is not None}
         sound = sum(1 for link in self.active if not self._doubtful(link.peer.id))
         room = self.active.capacity - sound - len(waiting)
@@ -341,14 +345,12 @@ class HyParView:
         reply = NeighborReply(number, accepted=True, interval_ms=self._interval_ms, peers=self._some_peers(sender.id))
         return Send(sender.endpoint, (reply,))
 
-    def _link(self, link: Link, now: float, *, joined: bool = False) -> list[Step]:
+    def _link(self, link: Link, *, joined: bool = False) -> list[Step]:
         node = link.peer.id
         if node == self.me.id:
             return []
         steps: list[Step] = []
         known = self.active.get(node)
-        if known == link:
-            return []
         if known is None and self.active.is_full:
             steps += self._evict(link.peer)
         elif known is not None:
@@ -356,10 +358,7 @@ class HyParView:
         self.passive.remove(node)
         self._preferred.pop(node, None)
         self.active.add(link)
-        steps.append(LinkMade(link.peer, link.boot, link.interval, joined))
-        if not self.active.is_full:
-            steps += self._plan_search(now)
-        return steps
+        return [*steps, LinkMade(link.peer, link.boot, link.interval, joined)]
 
     def _evict(self, newcomer: Peer) -> list[Step]:
         neighbours = self.active.peers()
@@ -421,11 +420,13 @@ class HyParView:
         return steps if len(self.active) else [*steps, SetTimer(JoinDue(), now + self._config.join_timeout_seconds)]
 
     def _plan_search(self, now: float, pause: float | None = None) -> list[Step]:
-        self._search_serial += 1
         if pause is None:
             pause = self._search_pause * (0.75 + self._random.random() / 2)
             self._search_pause = min(self._config.neighbor_retry_max_seconds, self._search_pause * 2)
-        return [SetTimer(SearchDue(self._search_serial), now + pause)]
+        if now + pause >= self._search_at:
+            return []
+        self._search_at = now + pause
+        return [SetTimer(SearchDue(), self._search_at)]
 
     def _join_allowed(self, now: float) -> bool:
         rate = self._config.join_rate_per_second

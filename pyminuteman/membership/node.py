@@ -336,7 +336,7 @@ class MembershipNode:
         if former is None or type(message) is not Heartbeat:
             self._counters["messages_unknown_sender"] += 1
             return []
-        return self._run(self._views.on_heartbeat_of_stranger(former, boot, now), now)
+        return self._run(self._views.on_heartbeat_of_stranger(former, boot), now)
 
     def _admit(self, event: Received, sender: Peer, now: float, steps: list[Step]) -> bool:
         """Whether the sender may speak under that name; what it is known by is brought up to date."""
@@ -373,7 +373,7 @@ class MembershipNode:
             case Heartbeat():
                 watch = self._detector.watches.get(sender.id)
                 if watch is None:
-                    return self._views.on_heartbeat_of_stranger(sender, boot, now)
+                    return self._views.on_heartbeat_of_stranger(sender, boot)
                 self._detector.heartbeat(watch, message, now)
                 return self._census.compare(sender, message.table_hash, now)
             case Records():
@@ -394,7 +394,7 @@ class MembershipNode:
             case ForwardJoin():
                 return self._views.on_forward_join(message, sender, now)
             case Neighbor():
-                return self._views.on_neighbor(message, sender, boot, now)
+                return self._views.on_neighbor(message, sender, boot)
             case NeighborReply():
                 return self._views.on_neighbor_reply(message, sender, boot, now)
             case Disconnect():
@@ -515,7 +515,7 @@ class MembershipNode:
             case RequestDue():
                 return self._views.request_due(timer, now)
             case SearchDue():
-                return self._views.search_due(timer, now)
+                return self._views.search_due(now)
             case JoinDue():
                 return self._views.join_due(now)
             case ShuffleDue():

@@ -72,9 +72,7 @@ class JoinDue:
 
 @dataclass(frozen=True, slots=True)
 class SearchDue:
-    """Look for neighbours, if there is room; stale when a later search was planned."""
-
-    serial: int
+    """Look for neighbours, if there is room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from math import inf
 from random import Random
 from typing import Any
 
@@ -29,7 +30,7 @@ from pyminuteman.membership.messages import (
     Shuffle,
     ShuffleReply,
 )
-from pyminuteman.membership.steps import JoinDue, LinkLost, LinkMade, RequestDue, SearchDue, SetTimer, ShuffleDue, Step
+from pyminuteman.membership.steps import JoinDue, LinkLost, LinkMade, RequestDue, SearchDue, ShuffleDue, Step
 from tests.membership.support import (
     CONFIG,
     EPOCH,
@@ -81,8 +82,8 @@ class Setting:
     def join(self, sender: int, now: float = START) -> list[Step]:
         return self.views.on_join(Join(1), make_peer(sender), make_boot(sender), now)
 
-    def neighbor(self, sender: int, priority: Priority = Priority.LOW, now: float = START) -> list[Step]:
-        return self.views.on_neighbor(Neighbor(1, priority, 150), make_peer(sender), make_boot(sender), now)
+    def neighbor(self, sender: int, priority: Priority = Priority.LOW) -> list[Step]:
+        return self.views.on_neighbor(Neighbor(1, priority, 150), make_peer(sender), make_boot(sender))
 
     def reply(self, number: int, sender: int, *peers: int, accepted: bool = True, now: float = START) -> list[Step]:
         message = NeighborReply(number, accepted, 150, tuple(map(make_peer, peers)))
@@ -92,10 +93,10 @@ class Setting:
         message = Disconnect(reason, None if instead is None else make_peer(instead))
         return self.views.on_disconnect(message, make_peer(sender), make_boot(sender), now)
 
-    def search(self, steps: Sequence[Step], now: float = START) -> list[Step]:
-        """Let the search that these steps planned begin."""
-        (timer,) = [timer for timer in timers(steps) if isinstance(timer, SearchDue)]
-        return self.views.search_due(timer, now)
+    def search(self, steps: Sequence[Step] = (), now: float = START) -> list[Step]:  # noqa: ARG002 - what has led to it
+        """Let the search begin that is planned."""
+        assert self.views._search_at < inf
+        return self.views.search_due(now)
 
     # -- what there is
 
@@ -347,11 +348,14 @@ def test_asking_makes_no_link_and_the_yes_does() -> None:
     assert setting.reply(requests[1].number, 1) == [], "the yes counts once"
 
 
-def test_a_yes_that_nobody_asked_for_makes_no_link() -> None:
+def test_a_yes_that_nobody_asked_for_makes_no_link_and_whoever_said_it_is_told() -> None:
     setting, requests = searching(1)
-    assert setting.reply(requests[1].number + 1, 1) == []
-    assert setting.reply(requests[1].number, 2) == [], "nor that of somebody else"
+    told = {Disconnect(DisconnectReason.NOT_LINKED)}
+    assert set(said(setting.reply(requests[1].number + 1, 1), Disconnect, to=1)) == told
+    assert set(said(setting.reply(requests[1].number, 2), Disconnect, to=2)) == told, "nor that of somebody else"
+    assert setting.reply(requests[1].number + 1, 1, accepted=False) == [], "a no needs no answer"
     assert setting.active == set()
+    assert made(setting.reply(requests[1].number, 1)) == [make_peer(1)], "and the request stands"
 
 
 def test_a_no_is_not_asked_again_and_another_is_asked_soon() -> None:
@@ -380,7 +384,7 @@ def test_a_yes_that_comes_when_there_is_no_room_any_more_is_declined() -> None:
 def test_the_heartbeat_of_one_whose_yes_was_lost_makes_the_link() -> None:
     setting, requests = searching(1)
     assert set(requests) == {1}
-    steps = setting.views.on_heartbeat_of_stranger(make_peer(1), make_boot(1), START)
+    steps = setting.views.on_heartbeat_of_stranger(make_peer(1), make_boot(1))
     assert made(steps) == [make_peer(1)]
     assert setting.reply(requests[1].number, 1) == []
 
@@ -388,7 +392,7 @@ def test_the_heartbeat_of_one_whose_yes_was_lost_makes_the_link() -> None:
 def test_whoever_only_believes_in_a_link_is_told_that_there_is_none() -> None:
     setting, _ = searching(1)
     for stranger in (2, 3):
-        steps = setting.views.on_heartbeat_of_stranger(make_peer(stranger), make_boot(stranger), START)
+        steps = setting.views.on_heartbeat_of_stranger(make_peer(stranger), make_boot(stranger))
         assert steps == [Send(make_endpoint(stranger), (Disconnect(DisconnectReason.NOT_LINKED),))]
 
 
@@ -397,19 +401,26 @@ def test_a_heartbeat_answers_no_join_and_fills_no_full_view() -> None:
     setting.views.knock(make_endpoint(4), START)
     setting.neighbor(6)
     setting.neighbor(7)
-    steps = setting.views.on_heartbeat_of_stranger(make_peer(1), make_boot(1), START)
+    steps = setting.views.on_heartbeat_of_stranger(make_peer(1), make_boot(1))
     assert said(steps, Disconnect, to=1) == [Disconnect(DisconnectReason.NOT_LINKED)]
 
 
-def test_the_same_link_again_is_no_news_and_another_process_of_the_same_life_is() -> None:
+@pytest.mark.parametrize(("interval_ms", "boot"), [(150, make_boot(1)), (300, b"another")])
+def test_a_neighbour_that_asks_for_a_link_has_lost_the_one_we_believed_in(interval_ms: int, boot: bytes) -> None:
+    """It may have accused us in a message that was lost: only a new link, and so a new version of our record, shows that we live."""
     setting = Setting([1])
-    again = setting.neighbor(1, Priority.HIGH)
-    assert said(again, NeighborReply, to=1)[0].accepted, "the first yes may have been lost"
-    assert made(again) == lost(again) == []
-    message = Neighbor(1, Priority.LOW, 300)
-    changed = setting.views.on_neighbor(message, make_peer(1), b"another", START)
-    assert lost(changed) == [(make_peer(1), DisconnectReason.REPLACED, False)]
-    assert of_type(changed, LinkMade) == [LinkMade(make_peer(1), b"another", 0.3)]
+    steps = setting.views.on_neighbor(Neighbor(1, Priority.LOW, interval_ms), make_peer(1), boot)
+    assert said(steps, NeighborReply, to=1)[0].accepted
+    assert lost(steps) == [(make_peer(1), DisconnectReason.REPLACED, False)]
+    assert of_type(steps, LinkMade) == [LinkMade(make_peer(1), boot, interval_ms / 1000)]
+    assert setting.active == {1}
+
+
+def test_two_that_ask_each_other_have_one_link() -> None:
+    setting, requests = searching(1)
+    setting.neighbor(1)
+    assert setting.reply(requests[1].number, 1) == []
+    assert setting.active == {1}
 
 
 def test_a_node_does_not_link_to_itself() -> None:
@@ -480,10 +491,9 @@ def test_one_that_took_us_for_dead_is_asked_first_for_it_has_lost_a_link_too(rea
 
 def test_one_that_is_linked_again_needs_not_be_asked() -> None:
     setting = Setting([1, 2], [])
-    steps = setting.disconnect(1, DisconnectReason.FAILED)
+    setting.disconnect(1, DisconnectReason.FAILED)
     setting.neighbor(1)
     assert asked(setting.search(setting.disconnect(2, DisconnectReason.LEAVING))) == {}
-    assert setting.views.search_due(next(t for t in timers(steps) if isinstance(t, SearchDue)), START) == []
 
 
 @pytest.mark.parametrize(("reason", "accuse"), [(DisconnectReason.FAILED, True), (DisconnectReason.PATH, False)])
@@ -569,22 +579,27 @@ def test_after_a_loss_and_after_a_success_searches_start_afresh() -> None:
     assert (search_at(steps) or 0) - START <= 1.25 * CONFIG.neighbor_retry_seconds
 
 
-def test_a_full_view_searches_for_nobody_and_a_search_replaced_by_another_does_nothing() -> None:
+def test_a_full_view_searches_for_nobody() -> None:
     setting = Setting([1, 2, 3], [8])
-    steps = setting.disconnect(3, DisconnectReason.FULL)
-    setting.disconnect(2, DisconnectReason.FULL)
-    assert setting.search(steps) == []
-    setting = Setting([1, 2, 3], [8])
-    steps = setting.disconnect(3, DisconnectReason.FULL)
+    setting.disconnect(3, DisconnectReason.FULL)
     assert search_at(setting.neighbor(4)) is None
-    assert setting.search(steps) == []
+    assert setting.search() == []
+
+
+def test_nothing_puts_a_planned_search_off() -> None:
+    """A node that has thawed loses its links, takes one offered, and goes on looking at once."""
+    setting = Setting([1, 2, 3], [8])
+    at_once = [search_at(setting.disconnect(number, DisconnectReason.FAILED)) for number in (1, 2, 3)]
+    assert START in at_once
+    assert search_at(setting.neighbor(4)) is None
+    assert setting.views._search_at == START
+    assert asked(setting.search()) != {}
 
 
 def test_where_enough_are_asked_already_the_search_waits_for_their_answers() -> None:
     setting, requests = searching(1, 2, 3)
     assert len(requests) == 3
-    (timer,) = [timer for timer in timers(setting.views._plan_search(START)) if isinstance(timer, SearchDue)]
-    steps = setting.views.search_due(timer, START)
+    steps = setting.search()
     assert sends(steps) == []
     assert search_at(steps) is not None
 
@@ -598,6 +613,7 @@ def test_members_refill_a_passive_view_that_has_run_dry() -> None:
 
 def test_who_does_not_answer_is_not_tried_again_before_others() -> None:
     setting, requests = searching(1)
+    setting.search(now=START + TIMEOUT / 2)
     steps = setting.views.request_due(RequestDue(requests[1].number), START + TIMEOUT)
     assert setting.passive == set()
     assert search_at(steps) == START + TIMEOUT, "and without a link the next is asked at once"
@@ -765,7 +781,7 @@ def hear(views: HyParView, message: Message, sender: Peer, boot: bytes, now: flo
         Join: lambda join: views.on_join(join, sender, boot, now),
         JoinDenied: lambda denied: views.on_join_denied(denied, now),
         ForwardJoin: lambda forwarded: views.on_forward_join(forwarded, sender, now),
-        Neighbor: lambda request: views.on_neighbor(request, sender, boot, now),
+        Neighbor: lambda request: views.on_neighbor(request, sender, boot),
         NeighborReply: lambda reply: views.on_neighbor_reply(reply, sender, boot, now),
         Disconnect: lambda goodbye: views.on_disconnect(goodbye, sender, boot, now),
         Shuffle: lambda shuffle: views.on_shuffle(shuffle, sender),
@@ -784,9 +800,8 @@ def test_whatever_is_said_the_views_keep_their_bounds_and_steps_tell_of_every_li
     views, linked = setting.views, {}
     for message, number, search in heard:
         steps = hear(views, message, make_peer(number), make_boot(number), START)
-        searches = [timer for timer in timers(steps) if isinstance(timer, SearchDue)]
-        if search and searches:
-            steps += views.search_due(searches[-1], START)
+        if search:
+            steps += views.search_due(START)
         for step in steps:
             if isinstance(step, LinkLost):
                 assert linked.pop(step.peer.id) == step.peer
@@ -812,7 +827,6 @@ class Graph:
         self.settings = [Setting(config=config, number=number, seed=seed * 100 + number) for number in range(count)]
         self.random: Random = seeded(seed)
         self.mail: deque[tuple[int, int, Message]] = deque()
-        self.searches: dict[int, SearchDue] = {}
         for number, setting in enumerate(self.settings):
             contacts = [make_endpoint(0)] if number else []
             self.carry_out(number, setting.views.start(START, contacts, ()))
@@ -823,8 +837,6 @@ class Graph:
         for step in steps:
             if isinstance(step, Send):
                 self.mail += ((number, by_endpoint[step.to], message) for message in step.messages)
-            elif isinstance(step, SetTimer) and isinstance(step.timer, SearchDue):
-                self.searches[number] = step.timer
 
     def settle(self) -> None:
         while self.mail:
@@ -833,8 +845,8 @@ class Graph:
             self.carry_out(target, hear(views, message, make_peer(source), make_boot(source), START))
 
     def search(self) -> None:
-        for number in sorted(self.searches):
-            self.carry_out(number, self.settings[number].views.search_due(self.searches[number], START))
+        for number, setting in enumerate(self.settings):
+            self.carry_out(number, setting.views.search_due(START))
             self.settle()
 
 

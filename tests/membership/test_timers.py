@@ -76,7 +76,7 @@ def test_a_timer_that_is_set_by_another_is_seen_at_once_if_it_is_due() -> None:
 
 def test_some_timers_may_fire_earlier_than_others() -> None:
     heap = filled(1.0, 1.5)
-    heap.set(SearchDue(1), 2.0)
+    heap.set(SearchDue(), 2.0)
     assert numbers(heap, 1.2) == [0]
     fired = [timer for timer, _ in heap.pop(lambda timer: 1.6 if isinstance(timer, RequestDue) else 1.2)]
     assert fired == [RequestDue(1)]
@@ -98,9 +98,9 @@ def test_a_timer_that_will_never_have_anything_to_do_is_dropped() -> None:
 
 def test_postponed_timers_move_by_that_much_and_the_others_stay() -> None:
     heap = filled(1.0, 2.0)
-    heap.set(SearchDue(1), 1.5)
+    heap.set(SearchDue(), 1.5)
     heap.postpone(lambda timer: isinstance(timer, RequestDue), 1.0)
-    assert list(heap.pop(lambda _: inf)) == [(SearchDue(1), 1.5), (RequestDue(0), 2.0), (RequestDue(1), 3.0)]
+    assert list(heap.pop(lambda _: inf)) == [(SearchDue(), 1.5), (RequestDue(0), 2.0), (RequestDue(1), 3.0)]
 
 
 _times = st.integers(0, 12).map(lambda step: step / 2)
