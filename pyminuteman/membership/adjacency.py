@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 from pyminuteman.addresses import NodeId
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.errors import RemoteProtocolError
-from pyminuteman.membership.messages import TableDigest, TableSummary, Version
-from pyminuteman.membership.records import EncodedRecord, Record
+from pyminuteman.membership.messages import TableDigest, TableSummary
+from pyminuteman.membership.records import EncodedRecord, Record, Version
 
 __all__ = ["AdjacencyTable", "Change", "Entry", "bucket_count_for"]
 
@@ -67,7 +67,7 @@ class AdjacencyTable:
     def __init__(self, me: Record, config: MembershipConfig) -> None:
         self._config = config
         self._entries: dict[NodeId, Entry] = {}
-        self._accusers: dict[NodeId, dict[NodeId, None]] = {}
+        self._accusers: dict[NodeId, dict[NodeId, tuple[int, int]]] = {}
         self._included: dict[NodeId, int] = {}
         self._void: dict[NodeId, None] = {}
         self._sum = 0
@@ -161,8 +161,7 @@ class AdjacencyTable:
             return
         self.exclude(node)
         self._void.pop(node, None)
-        for accused in entry.record.accused:
-            self._pardon(accused, node)
+        self._pardon(entry.record)
 
     def _put(self, record: Record, encoded: EncodedRecord) -> None:
         previous = self._entries.get(record.id)
@@ -172,18 +171,15 @@ class AdjacencyTable:
         if record.id in self._included:
             self._sum += entry.hash - self._included[record.id]
             self._included[record.id] = entry.hash
-        before = previous.record.accused if previous is not None else ()
-        for accused in before:
-            if accused not in record.accused:
-                self._pardon(accused, record.id)
-        for accused in record.accused:
-            if accused not in before:
-                self._accusers.setdefault(accused, {})[record.id] = None
+        if previous is not None:
+            self._pardon(previous.record)
+        for accused, epoch, version in record.accused:
+            self._accusers.setdefault(accused, {})[record.id] = epoch, version
 
-    def _pardon(self, accused: NodeId, accuser: NodeId) -> None:
-        accusers = self._accusers.get(accused)
-        if accusers is not None:
-            accusers.pop(accuser, None)
+    def _pardon(self, former: Record) -> None:
+        for accused, _, _ in former.accused:
+            accusers = self._accusers[accused]
+            del accusers[former.id]
             if not accusers:
                 del self._accusers[accused]
 
@@ -213,13 +209,15 @@ class AdjacencyTable:
             if other in entries and node in entries[other].neighbours and other not in void
         ]
 
-    def acquit(self, node: NodeId) -> None:
-        """The node is back in reach: what was said of it counts no longer, though records may go on saying it for a while."""
-        self._accusers.pop(node, None)
+    def stands(self, accusation: Version) -> bool:
+        """Whether the accused has said nothing since; whoever speaks, lives."""
+        entry = self._entries.get(accusation.id)
+        return entry is None or accusation[1:] >= (entry.record.epoch, entry.record.version)
 
     def accusers(self, node: NodeId) -> list[NodeId]:
-        """Who has cut that node off as failed, and not heard of it since."""
-        return list(self._accusers.get(node, ()))
+        """Who has cut that node off as failed, and nothing was heard of it since."""
+        accusations = self._accusers.get(node, {}).items()
+        return [accuser for accuser, known in accusations if self.stands(Version(node, *known))]
 
     # -- comparing tables ----------------------------------------------------------------------------------------------
 

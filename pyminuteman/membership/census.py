@@ -26,7 +26,7 @@ from pyminuteman.membership.errors import RemoteProtocolError
 from pyminuteman.membership.gossip import Gossip
 from pyminuteman.membership.members import Member, Members
 from pyminuteman.membership.messages import Peer, Probe, RecordRequest, Records, TableDigest, TableSummary
-from pyminuteman.membership.records import EncodedRecord, MemberState, Record
+from pyminuteman.membership.records import ACCUSED_MAX, EncodedRecord, MemberState, Record, Version
 from pyminuteman.membership.routing import Reachability, Routes
 from pyminuteman.membership.steps import (
     Accused,
@@ -45,7 +45,6 @@ from pyminuteman.membership.views import ActiveView
 
 __all__ = ["Census"]
 
-_ACCUSED_MAX: Final = 16
 _ACCUSED_SECONDS: Final = 10.0
 """How long an accusation is repeated in new versions of our record, when nothing is heard of the accused: long enough to reach
 everybody."""
@@ -89,7 +88,7 @@ class Census:
         self.routes = Routes(self.table)
         self.members = Members(config, active)
         self._gossip = Gossip(config)
-        self._accused: dict[NodeId, float] = {}
+        self._accused: dict[NodeId, tuple[Version, float]] = {}
         self._repair_at: dict[NodeId, float] = {}
         self._refreshed_at = -inf
         self._refresh_planned = False
@@ -236,11 +235,11 @@ class Census:
         self._repair_at.pop(node, None)
         self.members.neighbours_changed(now)
         record = self.table.record(node)
-        if accuse and record is not None and record.epoch > peer.epoch:
-            accuse = False  # it died, and is back already: there is nobody to accuse
-        if accuse:
-            self._accused[node] = now + _ACCUSED_SECONDS
-            while len(self._accused) > _ACCUSED_MAX:
+        if record is None or record.epoch > peer.epoch:
+            accuse = False  # nobody can claim that link; or it died and is back already, so there is nobody to accuse
+        elif accuse:
+            self._accused[node] = Version(node, record.epoch, record.version), now + _ACCUSED_SECONDS
+            while len(self._accused) > ACCUSED_MAX:
                 del self._accused[next(iter(self._accused))]
         return self.publish(now, urgent=accuse)
 
@@ -254,12 +253,16 @@ class Census:
         """Say the present truth about ourselves, in the form of ``me`` if given, under the next version."""
         previous = self.me
         me = previous if me is None else me
-        self._accused = {node: until for node, until in self._accused.items() if until > now}
+        self._accused = {
+            node: (version, until)
+            for node, (version, until) in self._accused.items()
+            if until > now and self.table.stands(version)
+        }
         record = replace(
             me,
             version=me.version + 1,
             neighbours=tuple(sorted(link.peer.id for link in self._active if self._is_present_life(link.peer))),
-            accused=tuple(sorted(self._accused)),
+            accused=tuple(sorted(version for version, _ in self._accused.values())),
         )
         encoded = self.table.put(record)
         steps = self._gossip.add_own(encoded, now, urgent=urgent, members=len(self.table))
@@ -344,7 +347,10 @@ class Census:
             steps += [Notify(MemberUpdated(record, previous)), *self._note_name(record)]
         return steps
 
-    def _on_accusation(self, accused: NodeId, record: Record, now: float) -> list[Step]:
+    def _on_accusation(self, accusation: Version, record: Record, now: float) -> list[Step]:
+        if not self.table.stands(accusation):
+            return []
+        accused = accusation.id
         if accused == self.table.me:
             self._counters["refutations"] += 1
             return [Send(record.endpoint, (Probe(0),)), *self.publish(now, urgent=True)]
@@ -359,8 +365,6 @@ class Census:
         record = self.table.known(node)  # not of one that has left: that claims no link, so nothing leads to it
         self.table.include(node)
         steps = self.members.came(record, now)
-        if steps:
-            self.table.acquit(node)
         if self.is_alive(node):
             steps += self._note_name(record)
         return [*steps, *self.heard_of(node, now)]
@@ -426,6 +430,6 @@ def _description(record: Record) -> tuple[object, ...]:
     return record.name, record.endpoint, record.addresses, record.tags, record.keys, record.protocol
 
 
-def _new_accusations(change: Change) -> Sequence[NodeId]:
+def _new_accusations(change: Change) -> Sequence[Version]:
     known = change.previous.accused if change.previous is not None else ()
-    return [node for node in change.record.accused if node not in known]
+    return [version for version in change.record.accused if version not in known]

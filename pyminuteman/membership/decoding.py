@@ -37,9 +37,8 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
-    Version,
 )
-from pyminuteman.membership.records import BODY_MAX_BYTES, EncodedRecord, unpack_endpoint
+from pyminuteman.membership.records import BODY_MAX_BYTES, VERSION_LAYOUT, EncodedRecord, Version, unpack_endpoint
 
 __all__ = ["LIST_MAX", "READERS", "TOPIC_MAX_BYTES", "Fields", "read_peer"]
 
@@ -53,7 +52,6 @@ _ROUTE_MAX: Final = 256
 _BUCKET_COUNTS: Final = (16, 32, 64, 128, 256)
 _INTERVAL_MAX_MS: Final = 60_000
 _U8, _U16, _U32, _U64 = 0xFF, 0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
-_VERSION: Final = Struct(">16sQQ")
 _ID: Final = Struct(">16s")
 
 
@@ -114,7 +112,7 @@ def _packet_id(id_: bytes, epoch: int, number: int) -> PacketId:
 
 
 def _packet_ids(value: object) -> tuple[PacketId, ...]:
-    return tuple([_packet_id(*fields) for fields in _VERSION.iter_unpack(_bytes(value, _VERSION.size, _U32))])
+    return tuple([_packet_id(*fields) for fields in VERSION_LAYOUT.iter_unpack(_bytes(value, VERSION_LAYOUT.size, _U32))])
 
 
 def _heartbeat(fields: Fields) -> Heartbeat:
@@ -146,14 +144,14 @@ def _summary(fields: Fields) -> TableSummary:
 def _read_digest(fields: Fields) -> TableDigest:
     count = _integer(fields[1], _U16)
     buckets = _bytes(fields[2], 1, count)
-    packed = _bytes(fields[3], _VERSION.size, _U32)
+    packed = _bytes(fields[3], VERSION_LAYOUT.size, _U32)
     if count not in _BUCKET_COUNTS or any(bucket >= count for bucket in buckets) or len(set(buckets)) != len(buckets):
         raise ValueError("buckets of a digest")
     named = set(buckets)
-    if any(id_[0] * count >> 8 not in named for id_, _, _ in _VERSION.iter_unpack(packed)):
+    if any(id_[0] * count >> 8 not in named for id_, _, _ in VERSION_LAYOUT.iter_unpack(packed)):
         raise ValueError("a version outside the digest's buckets")
     return TableDigest(
-        count, tuple(buckets), tuple([Version(NodeId(id_), *rest) for id_, *rest in _VERSION.iter_unpack(packed)])
+        count, tuple(buckets), tuple([Version(NodeId(id_), *rest) for id_, *rest in VERSION_LAYOUT.iter_unpack(packed)])
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from struct import Struct
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgpack
@@ -37,11 +36,11 @@ from pyminuteman.membership.messages import (
     TableDigest,
     TableSummary,
 )
+from pyminuteman.membership.records import VERSION_LAYOUT
 
 __all__ = ["CUTTERS", "WRITERS", "Cuttable", "encode_identity"]
 
 _LIST_MAX: Final = 512  # as readers have it
-_VERSION: Final = Struct(">16sQQ")
 _U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
 
 
@@ -164,7 +163,7 @@ def _digest(message: TableDigest) -> _Digest:
         bucket = version.id[0] * message.bucket_count >> 8
         if bucket not in buckets:
             raise LocalProtocolError(f"{version.id.short} is in none of the digest's buckets")
-        buckets[bucket].append(_VERSION.pack(*version))
+        buckets[bucket].append(VERSION_LAYOUT.pack(*version))
     return _Digest(message.bucket_count, {bucket: b"".join(versions) for bucket, versions in buckets.items()})
 
 
@@ -180,7 +179,7 @@ CUTTERS: Final[dict[type[Any], Callable[[Any], Cuttable]]] = {
     Records: lambda m: _List(32, [_encode(record) for record in m.records], _list_header, _LIST_MAX),
     TableDigest: _digest,
     RecordRequest: lambda m: _List(35, list(m.ids), _bin_header, _U32),
-    MulticastAnnounce: lambda m: _List(49, [_VERSION.pack(*id_) for id_ in m.ids], _bin_header, _U32),
-    MulticastRequest: lambda m: _List(50, [_VERSION.pack(*id_) for id_ in m.ids], _bin_header, _U32),
+    MulticastAnnounce: lambda m: _List(49, [VERSION_LAYOUT.pack(*id_) for id_ in m.ids], _bin_header, _U32),
+    MulticastRequest: lambda m: _List(50, [VERSION_LAYOUT.pack(*id_) for id_ in m.ids], _bin_header, _U32),
 }
 """Of each message that may be cut, how it is taken apart."""

@@ -20,7 +20,7 @@ from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
 from pyminuteman.addresses import Endpoint, NodeId
-from pyminuteman.membership.records import EncodedRecord
+from pyminuteman.membership.records import EncodedRecord, Version
 
 __all__ = [
     "Disconnect",
@@ -48,7 +48,6 @@ __all__ = [
     "ShuffleReply",
     "TableDigest",
     "TableSummary",
-    "Version",
 ]
 
 
@@ -58,14 +57,6 @@ class Peer(NamedTuple):
     id: NodeId
     epoch: int
     endpoint: Endpoint
-
-
-class Version(NamedTuple):
-    """How new a record is: the newer (epoch, version) of one owner wins."""
-
-    id: NodeId
-    epoch: int
-    version: int
 
 
 class PacketId(NamedTuple):

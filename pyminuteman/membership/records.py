@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from operator import ge
+from struct import Struct
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
@@ -18,12 +20,27 @@ import msgpack
 from pyminuteman.addresses import Endpoint, NodeId, parse_address
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["BODY_MAX_BYTES", "MSGPACK_CAPS", "NAME_MAX_BYTES", "EncodedRecord", "MemberState", "Record", "unpack_endpoint"]
+__all__ = [
+    "ACCUSED_MAX",
+    "BODY_MAX_BYTES",
+    "MSGPACK_CAPS",
+    "NAME_MAX_BYTES",
+    "VERSION_LAYOUT",
+    "EncodedRecord",
+    "MemberState",
+    "Record",
+    "Version",
+    "unpack_endpoint",
+]
 
 NAME_MAX_BYTES: Final = 64
 """Longest name of a node, in UTF-8."""
 BODY_MAX_BYTES: Final = 8192
 """Largest body of a record."""
+ACCUSED_MAX: Final = 16
+"""How many a record may accuse."""
+VERSION_LAYOUT: Final = Struct(">16sQQ")
+"""A :class:`Version` as it travels."""
 _NEIGHBOURS_MAX: Final = 64
 _ADDRESSES_MAX: Final = 16
 _TAGS_MAX: Final = 64
@@ -57,6 +74,14 @@ class MemberState(IntEnum):
     LEFT = 1
 
 
+class Version(NamedTuple):
+    """How new a record is: the newer (epoch, version) of one owner wins."""
+
+    id: NodeId
+    epoch: int
+    version: int
+
+
 class EncodedRecord(NamedTuple):
     """A record as it travels: whose, how new, and the rest unopened."""
 
@@ -85,7 +110,8 @@ class Record:
         tags: What the operator wants known of it: names to values.
         state: Alive, or left for good.
         neighbours: Its active view, sorted.
-        accused: Nodes that it has cut off as failed and not heard of since, sorted.
+        accused: Nodes that it has cut off as failed and not heard of since, sorted by id, each in the version known then: what an
+            accused node says in a later one, it says alive.
         keys: Ids of the keys it holds, the one that it seals with first.
         protocol: Lowest and highest protocol version that it speaks.
     """
@@ -99,7 +125,7 @@ class Record:
     tags: tuple[tuple[str, str], ...] = ()
     state: MemberState = MemberState.ALIVE
     neighbours: tuple[NodeId, ...] = ()
-    accused: tuple[NodeId, ...] = ()
+    accused: tuple[Version, ...] = ()
     keys: tuple[bytes, ...] = ()
     protocol: tuple[int, int] = (1, 1)
 
@@ -108,14 +134,14 @@ class Record:
 
         Raises:
             LocalProtocolError: It holds more than others take: a name above 64 bytes, or above 16 addresses, 64 tags, 64 neighbours,
-                64 accused, 16 keys, or 8192 bytes in all.
+                16 accused, 16 keys, or 8192 bytes in all.
         """
         for what, size, most in (
             ("bytes of name", len(self.name.encode()), NAME_MAX_BYTES),
             ("addresses", len(self.addresses), _ADDRESSES_MAX),
             ("tags", len(self.tags), _TAGS_MAX),
             ("neighbours", len(self.neighbours), _NEIGHBOURS_MAX),
-            ("accused", len(self.accused), _NEIGHBOURS_MAX),
+            ("accused", len(self.accused), ACCUSED_MAX),
             ("keys", len(self.keys), _KEYS_MAX),
         ):
             if size > most:
@@ -128,7 +154,7 @@ class Record:
                 self.tags,
                 int(self.state),
                 b"".join(self.neighbours),
-                b"".join(self.accused),
+                b"".join([VERSION_LAYOUT.pack(*version) for version in self.accused]),
                 self.keys,
                 self.protocol,
             )
@@ -182,7 +208,7 @@ class Record:
             tags=tuple((key, value) for key, value in (_strings(pair, 2) for pair in _items(tags, _TAGS_MAX))),
             state=MemberState(state),
             neighbours=_ids(neighbours),
-            accused=_ids(accused),
+            accused=_versions(accused),
             keys=tuple(_key(key) for key in _items(keys, _KEYS_MAX)),
             protocol=(low, high),
         )
@@ -228,6 +254,15 @@ def _ids(packed: bytes) -> tuple[NodeId, ...]:
     if any(map(ge, ids, ids[1:])):
         raise ValueError("node ids out of order")
     return ids
+
+
+def _versions(packed: bytes) -> tuple[Version, ...]:
+    if not isinstance(packed, bytes) or len(packed) % VERSION_LAYOUT.size or len(packed) > ACCUSED_MAX * VERSION_LAYOUT.size:
+        raise ValueError("versions")
+    versions = tuple([Version(NodeId(id_), *rest) for id_, *rest in VERSION_LAYOUT.iter_unpack(packed)])
+    if any(one.id >= other.id for one, other in pairwise(versions)):
+        raise ValueError("versions out of order")
+    return versions
 
 
 def _address(text: str) -> str:

@@ -14,7 +14,7 @@ from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import Effect, Notification, Notify, Received, Send
 from pyminuteman.membership.messages import Message, Peer
 from pyminuteman.membership.node import MembershipNode
-from pyminuteman.membership.records import Record
+from pyminuteman.membership.records import Record, Version
 from pyminuteman.membership.steps import SetTimer, Step, Timer
 from tests.support.messages import node_id
 
@@ -37,6 +37,11 @@ def ids(*numbers: int) -> tuple[NodeId, ...]:
     return tuple(sorted(map(node_id, numbers)))
 
 
+def versions(*numbers: int, version: int = 1) -> tuple[Version, ...]:
+    """Those nodes in that version of their first life, as a record accuses them."""
+    return tuple(Version(node, EPOCH, version) for node in ids(*numbers))
+
+
 def make_endpoint(number: int) -> Endpoint:
     return Endpoint(f"10.0.{number >> 8}.{number & 255}", 61420)
 
@@ -50,9 +55,9 @@ def make_boot(number: int, epoch: int = EPOCH) -> bytes:
     return b"%d/%d" % (number, epoch)
 
 
-def make_record(number: int, *, neighbours: Iterable[int] = (), accused: Iterable[int] = (), **changes: Any) -> Record:
+def make_record(number: int, *, neighbours: Iterable[int] = (), accused: Iterable[Version] = (), **changes: Any) -> Record:
     settings: dict[str, Any] = {"epoch": EPOCH, "version": 1, "name": f"n{number}", "endpoint": make_endpoint(number)}
-    return Record(id=node_id(number), neighbours=ids(*neighbours), accused=ids(*accused), **(settings | changes))
+    return Record(id=node_id(number), neighbours=ids(*neighbours), accused=tuple(accused), **(settings | changes))
 
 
 def make_node(number: int = 0, *, config: MembershipConfig = CONFIG, seed: int = 1, **changes: Any) -> MembershipNode:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyminuteman.membership.adjacency import AdjacencyTable, Change, bucket_count_for
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.errors import RemoteProtocolError
-from pyminuteman.membership.messages import TableDigest, Version
-from pyminuteman.membership.records import EncodedRecord, Record
-from tests.membership.support import CONFIG, EPOCH, ids, make_record, newer
+from pyminuteman.membership.messages import TableDigest
+from pyminuteman.membership.records import EncodedRecord, Record, Version
+from tests.membership.support import CONFIG, EPOCH, ids, make_record, newer, versions
 from tests.support.messages import node_id
 
 WALL = EPOCH + 60.0
@@ -85,7 +85,7 @@ def test_a_table_knows_its_members() -> None:
 
 
 def test_one_that_is_forgotten_may_come_again_as_a_newcomer() -> None:
-    table = make_table(make_record(1, accused=[2], version=7))
+    table = make_table(make_record(1, accused=versions(2), version=7))
     table.void(node_id(1))
     table.remove(node_id(1))
     table.remove(node_id(1))
@@ -215,25 +215,29 @@ def test_claims_of_a_stranger_cannot_be_void() -> None:
 
 
 def test_an_accusation_stands_until_the_accuser_drops_it() -> None:
-    table = make_table(make_record(1, accused=[3]), make_record(2, accused=[3, 4]))
+    table = make_table(make_record(1, accused=versions(3)), make_record(2, accused=versions(3, 4)))
     assert set(table.accusers(node_id(3))) == {node_id(1), node_id(2)}
     table.offer(make_record(1, version=2).encode(), WALL)
     assert table.accusers(node_id(3)) == [node_id(2)]
-    table.offer(make_record(2, version=2, accused=[4]).encode(), WALL)
+    table.offer(make_record(2, version=2, accused=versions(4)).encode(), WALL)
     assert table.accusers(node_id(3)) == []
     assert table.accusers(node_id(4)) == [node_id(2)]
     assert table.accusers(node_id(9)) == []
 
 
-def test_what_was_said_of_one_that_came_back_counts_no_longer_though_records_go_on_saying_it() -> None:
-    table = make_table(make_record(1, accused=[3]), make_record(2, accused=[3]))
-    table.acquit(node_id(3))
+def test_an_accusation_stands_until_the_accused_says_something_newer_whatever_came_first() -> None:
+    accuser, accused = make_record(1, accused=versions(3, version=5)), node_id(3)
+    for version, epoch, accusers in ((4, EPOCH, [node_id(1)]), (5, EPOCH, [node_id(1)]), (6, EPOCH, []), (1, EPOCH + 1, [])):
+        spoken = make_record(3, version=version, epoch=epoch)
+        for records in ((accuser, spoken), (spoken, accuser)):
+            assert make_table(*records).accusers(accused) == accusers
+
+
+def test_an_accuser_may_accuse_again() -> None:
+    table = make_table(make_record(1, accused=versions(3)), make_record(3, version=2))
     assert table.accusers(node_id(3)) == []
-    table.offer(make_record(1, version=2, accused=[3, 4]).encode(), WALL)
-    assert table.accusers(node_id(3)) == [], "the same accusation, in a newer record"
-    table.offer(make_record(2, version=2).encode(), WALL)
-    table.offer(make_record(2, version=3, accused=[3]).encode(), WALL)
-    assert table.accusers(node_id(3)) == [node_id(2)], "a new one"
+    table.offer(make_record(1, version=2, accused=versions(3, version=2)).encode(), WALL)
+    assert table.accusers(node_id(3)) == [node_id(1)]
 
 
 # -- hashes and comparing ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyminuteman.addresses import NodeId
 from pyminuteman.membership.census import Census
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import (
@@ -26,7 +27,7 @@ from pyminuteman.membership.effects import (
 )
 from pyminuteman.membership.members import Member
 from pyminuteman.membership.messages import Probe, RecordRequest, Records, TableDigest, TableSummary
-from pyminuteman.membership.records import EncodedRecord, MemberState, Record
+from pyminuteman.membership.records import EncodedRecord, MemberState, Record, Version
 from pyminuteman.membership.steps import (
     Accused,
     Departed,
@@ -57,6 +58,7 @@ from tests.membership.support import (
     timers,
     told,
     told_of,
+    versions,
 )
 from tests.support.messages import node_id
 
@@ -92,9 +94,21 @@ class Setting:
         return self.census.link_lost(make_peer(number) if link is None else link.peer, now, accuse=accuse)
 
     def hear(
-        self, number: int, neighbours: Iterable[int] = (), *, sender: int = 1, now: float = SETTLED, **changes: Any
+        self,
+        number: int,
+        neighbours: Iterable[int] = (),
+        *,
+        accused: Iterable[int] = (),
+        sender: int = 1,
+        now: float = SETTLED,
+        **changes: Any,
     ) -> list[Step]:
-        """The next record of that node comes; epoch and version follow what is known unless they are given."""
+        """The next record of that node comes; it accuses those in the version that is known.
+
+        Its epoch and version follow what is known, unless they are given.
+        """
+        said = {node: self.census.table.record(node) for node in ids(*accused)}
+        changes["accused"] = [Version(node, EPOCH, 1 if known is None else known.version) for node, known in said.items()]
         known = self.census.table.record(node_id(number))
         if known is not None:
             changes = {"epoch": known.epoch, "version": known.version + 1 if "epoch" not in changes else 1} | changes
@@ -224,6 +238,10 @@ def test_routes_follow_the_links() -> None:
     assert setting.census.routes.path(node_id(5)) is not None
 
 
+def accused_by_us(setting: Setting) -> tuple[NodeId, ...]:
+    return tuple(version.id for version in setting.census.me.accused)
+
+
 def lose(setting: Setting, number: int, *, accused: bool) -> list[Step]:
     """Nodes 1 and 5 are linked no more, as 1 says; then reach is computed anew."""
     steps = setting.hear(1, [0], accused=[number] if accused else [])
@@ -271,6 +289,19 @@ def test_an_accusation_that_comes_after_the_loss_counts_too() -> None:
     lose(setting, 5, accused=False)
     steps = setting.hear(1, [0], accused=[5])
     assert [notice.record.name for notice in told_of(steps, MemberSuspect)] == ["n5"]
+
+
+def test_an_accusation_of_one_that_has_spoken_since_counts_for_nothing() -> None:
+    setting = with_one_behind()
+    setting.hear(5, [1])
+    before = versions(5, version=1)
+    assert of_type(setting.take(make_record(1, neighbours=[0, 5], version=9, accused=before)), Accused) == []
+    setting.hear(5, [1])
+    lose(setting, 5, accused=False)
+    late = make_record(2, neighbours=[0], version=9, accused=versions(5, version=2))
+    assert told(setting.take(late)) == []
+    assert told(setting.hear(1, [0, 5])) == [], "it was in reach all the time"
+    assert node_id(5) in setting.census.reach
 
 
 def test_an_accusation_by_one_out_of_reach_condemns_nobody() -> None:
@@ -352,9 +383,9 @@ def test_who_died_and_is_back_already_is_not_accused() -> None:
     setting = Setting(1, 2)
     setting.hear(1, [], epoch=EPOCH + 1, version=1, sender=2)
     setting.unlink(1, accuse=True)
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
     setting.unlink(2, accuse=True)
-    assert setting.census.me.accused == ids(2)
+    assert accused_by_us(setting) == ids(2)
 
 
 def test_who_left_and_claims_links_is_not_heard() -> None:
@@ -441,9 +472,9 @@ def test_a_dead_neighbour_is_accused_at_once_and_one_lost_otherwise_is_not() -> 
     setting = Setting(1, 2)
     setting.flushed(SETTLED)
     steps = setting.unlink(2)
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
     steps = setting.unlink(1, accuse=True)
-    assert setting.census.me.accused == ids(1)
+    assert accused_by_us(setting) == ids(1)
     assert timers(steps)[FlushDue()] == SETTLED + CONFIG.gossip_urgent_seconds
 
 
@@ -459,12 +490,12 @@ def test_an_accusation_ends_when_the_accused_is_heard_or_has_had_its_time() -> N
     setting.unlink(1, accuse=True)
     assert setting.census.heard_of(node_id(2), SETTLED) == []
     setting.census.heard_of(node_id(1), SETTLED + 1)
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
     setting.census.link_lost(make_peer(1), SETTLED + 2, accuse=True)
     setting.census.publish(SETTLED + 11)
-    assert setting.census.me.accused == ids(1)
+    assert accused_by_us(setting) == ids(1)
     setting.census.publish(SETTLED + 13)
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
 
 
 def test_an_accusation_ends_when_the_accused_is_back_in_reach_or_linked_again() -> None:
@@ -474,17 +505,33 @@ def test_an_accusation_ends_when_the_accused_is_back_in_reach_or_linked_again() 
     assert setting.status(1) is MemberStatus.SUSPECT
     setting.hear(2, [0, 1])
     assert ups(setting.hear(1, [2])) == {"n1"}
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
     setting.census.link_lost(make_peer(1), SETTLED + 2, accuse=True)
     setting.link(1, now=SETTLED + 3)
-    assert setting.census.me.accused == ()
+    assert accused_by_us(setting) == ()
+
+
+def test_an_accusation_ends_with_a_newer_word_of_the_accused() -> None:
+    setting = Setting(1, 2)
+    setting.unlink(1, accuse=True)
+    setting.hear(1)
+    setting.census.publish(SETTLED + 1)
+    assert accused_by_us(setting) == ()
+
+
+def test_whose_record_never_came_is_not_accused_for_nobody_can_claim_a_link_with_it() -> None:
+    setting = Setting(2)
+    setting.link(1)
+    setting.unlink(1, accuse=True)
+    assert accused_by_us(setting) == ()
 
 
 def test_no_more_than_sixteen_are_accused_the_latest() -> None:
     setting = Setting(1)
     for number in range(10, 30):
+        setting.hear(number)
         setting.census.link_lost(make_peer(number), SETTLED, accuse=True)
-    assert setting.census.me.accused == ids(*range(14, 30))
+    assert accused_by_us(setting) == ids(*range(14, 30))
 
 
 def test_our_last_record_says_that_we_left_however_often_it_is_asked_for() -> None:
@@ -509,7 +556,8 @@ def test_who_accuses_us_hears_of_us_and_so_does_everybody() -> None:
     assert timers(steps)[FlushDue()] == SETTLED + CONFIG.gossip_urgent_seconds
     assert setting.counters["refutations"] == 1
     assert of_type(steps, Accused) == []
-    assert setting.hear(9, accused=[0]) is not None
+    late = make_record(9, version=9, accused=versions(0, version=version))
+    assert reached(setting.take(late), Probe) == set(), "we have said so already"
     assert setting.counters["refutations"] == 1, "once an accusation"
 
 
@@ -768,7 +816,9 @@ def test_whatever_is_heard_what_is_told_adds_up_to_what_is_held(heard: Sequence[
     for number, neighbours, accused, life, state in heard:
         known = setting.census.table.record(node_id(number)) or make_record(number)
         changes = {"epoch": known.epoch + 1, "version": 1} if life else {"epoch": known.epoch, "version": known.version + 1}
-        record = make_record(number, neighbours=neighbours - {number}, accused=accused - {number}, state=state, **changes)
+        record = make_record(
+            number, neighbours=neighbours - {number}, accused=versions(*accused - {number}, version=2), state=state, **changes
+        )
         if life and held.get(record.id) is MemberStatus.LEFT:
             held[record.id] = MemberStatus.DOWN  # a later life of one that left is a newcomer, which nobody has seen yet
         note(setting.take(record, now=now))

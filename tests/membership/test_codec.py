@@ -30,9 +30,8 @@ from pyminuteman.membership.messages import (
     Records,
     TableDigest,
     TableSummary,
-    Version,
 )
-from pyminuteman.membership.records import EncodedRecord
+from pyminuteman.membership.records import EncodedRecord, Version
 from tests.conftest import ROOT
 from tests.support.messages import BY_TYPE, FIXED, messages, node_id, peer, peers, record
 

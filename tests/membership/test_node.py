@@ -71,6 +71,7 @@ from tests.membership.support import (
     sends,
     told,
     told_of,
+    versions,
 )
 from tests.support.messages import node_id
 
@@ -160,10 +161,10 @@ def test_a_silent_neighbour_is_cut_off_and_accused_and_the_news_goes_at_once() -
         effects = setting.run(0.01, 1, 2)
     assert setting.now - began < 1.0
     assert said(effects, Disconnect, to=3) == [Disconnect(DisconnectReason.FAILED)]
-    assert setting.node.me.accused == ids(3)
+    assert setting.node.me.accused == versions(3)
     effects += setting.run(2 * CONFIG.gossip_urgent_seconds, 1, 2)
     (news,) = said(effects, Records, to=1)
-    assert Record.decode(news.records[-1]).accused == ids(3)
+    assert Record.decode(news.records[-1]).accused == versions(3)
     effects = setting.run(0.1, 1, 2)
     assert setting.node.members()[node_id(3)].status is MemberStatus.SUSPECT
     assert setting.metric("links_lost_failed_total") == 1
@@ -173,7 +174,7 @@ def test_an_accused_neighbour_of_ours_is_confirmed_at_once() -> None:
     setting = Setting(1, 2)
     setting.run(1.0, 1, 2)
     setting.run(0.09)
-    accusing = make_record(1, neighbours=[0], accused=[2], version=2)
+    accusing = make_record(1, neighbours=[0], accused=versions(2), version=2)
     effects = setting.hear(1, Records((accusing.encode(),)))
     assert reached(effects, Probe) == {make_endpoint(2)}
 
@@ -411,7 +412,7 @@ def test_whoever_speaks_for_itself_is_not_dead_whatever_we_said() -> None:
     setting.run(1.0, 1, 2, 3)
     while 3 in setting.links:
         setting.run(0.05, 1, 2)
-    assert setting.node.me.accused == ids(3)
+    assert setting.node.me.accused == versions(3)
     setting.hear(3, Probe(1))
     assert setting.node.me.accused == ()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
-from pyminuteman.membership.records import BODY_MAX_BYTES, EncodedRecord, Record, unpack_endpoint
+from pyminuteman.membership.records import BODY_MAX_BYTES, VERSION_LAYOUT, EncodedRecord, Record, Version, unpack_endpoint
 from tests.support.messages import encoded_records as any_encoded
 from tests.support.messages import node_id, record, records
 
@@ -56,7 +56,7 @@ def test_the_hash_is_the_same_on_every_machine() -> None:
         ({"tags": (("k", "v"),) * 65}, "65 tags: others take 64"),
         ({"tags": (("k", "v" * 4096), ("l", "v" * 4096))}, r"a record of \d+ bytes: others take 8192"),
         ({"neighbours": tuple(map(node_id, range(65)))}, "65 neighbours: others take 64"),
-        ({"accused": tuple(map(node_id, range(65)))}, "65 accused: others take 64"),
+        ({"accused": tuple(Version(node_id(number), 1, 1) for number in range(17))}, "17 accused: others take 16"),
         ({"keys": (b"kkkk",) * 17}, "17 keys: others take 16"),
     ],
 )
@@ -72,7 +72,7 @@ def test_the_largest_that_a_node_may_say_fits() -> None:
         addresses=("2001:db8:1111:2222:3333:4444:5555:6666",) * 16,
         tags=tuple((f"k{number:02}", "v" * 60) for number in range(64)),
         neighbours=ids,
-        accused=ids,
+        accused=tuple(Version(id_, 2**64 - 1, 2**64 - 1) for id_ in ids[:16]),
         keys=(b"kkkk",) * 16,
     )
     assert Record.decode(one.encode()) == one
@@ -130,6 +130,11 @@ def test_fields_of_a_later_version_are_left_alone() -> None:
         (NEIGHBOURS, b"".join(sorted(map(node_id, range(65))))),
         (NEIGHBOURS, "x" * 16),
         (ACCUSED, [node_id(1)]),
+        (ACCUSED, node_id(1)),
+        (ACCUSED, bytes(33)),
+        (ACCUSED, bytes(64)),
+        (ACCUSED, b"".join(VERSION_LAYOUT.pack(node_id(number), 1, 1) for number in (2, 1))),
+        (ACCUSED, b"".join(VERSION_LAYOUT.pack(node_id(number), 1, 1) for number in range(17))),
         (KEYS, [b""]),
         (KEYS, [bytes(17)]),
         (KEYS, ["kkkk"]),

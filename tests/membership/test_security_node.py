@@ -57,6 +57,7 @@ from tests.membership.support import (
     said,
     sends,
     told_of,
+    versions,
 )
 from tests.support.messages import messages, node_id
 
@@ -168,8 +169,8 @@ def test_row_7_so_are_joins_from_names_without_end() -> None:
         assert is_well_said(node.handle(received(number, Join(1)), START + number / 1000))
     assert len(node.active_view) <= 7
     assert len(node.passive_view) <= 42
-    assert len(node._boots) <= 8
-    assert len(node._former) <= 64
+    assert len(node._admission._neighbours) <= 8
+    assert len(node._admission._former) <= 64
 
 
 def test_row_7_so_are_probes_done_for_others() -> None:
@@ -270,7 +271,7 @@ numbers = st.integers(0, POOL - 1)
 some = st.sets(numbers, max_size=3)
 record_bodies = st.builds(
     lambda number, neighbours, accused, epoch, version: make_record(
-        number, neighbours=neighbours, accused=accused, epoch=epoch, version=version
+        number, neighbours=neighbours, accused=versions(*accused, version=2), epoch=epoch, version=version
     ).encode(),
     numbers,
     some,

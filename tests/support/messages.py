@@ -34,9 +34,8 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
-    Version,
 )
-from pyminuteman.membership.records import EncodedRecord, MemberState, Record
+from pyminuteman.membership.records import EncodedRecord, MemberState, Record, Version
 
 U64 = 2**64 - 1
 
@@ -118,7 +117,9 @@ records = st.builds(
     tags=st.lists(st.tuples(_words, st.text(max_size=20)), max_size=4).map(tuple),
     state=st.sampled_from(MemberState),
     neighbours=_sorted_ids,
-    accused=_sorted_ids,
+    accused=st.lists(st.builds(Version, node_ids, numbers, numbers), max_size=8, unique_by=lambda one: one.id).map(
+        lambda versions: tuple(sorted(versions))
+    ),
     keys=st.lists(st.binary(min_size=4, max_size=4), max_size=3).map(tuple),
     protocol=st.tuples(st.integers(1, 15), st.integers(0, 240)).map(lambda pair: (pair[0], pair[0] + pair[1])),
 ).map(lambda one: replace(one, neighbours=(), accused=()) if one.state is MemberState.LEFT else one)
