@@ -6,9 +6,9 @@ VENV := .venv/bin
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := pyminuteman/addresses.py pyminuteman/errors.py $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py \
         errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
-        $(addprefix pyminuteman/membership/,adjacency.py census.py codec.py config.py decoding.py effects.py encoding.py errors.py \
-        failure_detector.py gossip.py hyparview.py keyring.py keys.py members.py messages.py multicast.py node.py own_record.py \
-        records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py)
+        $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
+        errors.py failure_detector.py gossip.py healing.py hyparview.py keyring.py keys.py members.py messages.py metrics.py \
+        multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py)
 
 .PHONY: help install demo test simulate bench bench-membership lint clean
 

@@ -18,7 +18,7 @@ with steps (:mod:`pyminuteman.membership.steps`), and what one part's step means
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -26,11 +26,13 @@ from random import Random
 from typing import Final, assert_never
 
 from pyminuteman.addresses import Endpoint, NodeId
+from pyminuteman.membership.admission import Admission
 from pyminuteman.membership.census import Census
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import Effect, LocalStall, Notify, Received, Send, ViewChanged
 from pyminuteman.membership.errors import LocalProtocolError
 from pyminuteman.membership.failure_detector import FailureDetector
+from pyminuteman.membership.healing import Healing
 from pyminuteman.membership.hyparview import HyParView
 from pyminuteman.membership.members import Member
 from pyminuteman.membership.messages import (
@@ -58,6 +60,7 @@ from pyminuteman.membership.messages import (
     TableDigest,
     TableSummary,
 )
+from pyminuteman.membership.metrics import gather
 from pyminuteman.membership.multicast import MulticastOverlay
 from pyminuteman.membership.records import Record
 from pyminuteman.membership.relays import Relays
@@ -96,12 +99,6 @@ TOPIC_MAX_BYTES: Final = 64
 """Longest topic of a multicast, in UTF-8."""
 _HEARTBEAT_SLACK_SECONDS: Final = 0.012
 """A heartbeat that is due so soon goes with what has woken the node anyway: every wake-up saved is processor time."""
-_FORMER_MAX: Final = 64
-_HEAL_LEAST_SECONDS: Final = 1.0
-_HEAL_MOST_SECONDS: Final = 300.0
-_HEAL_IDLE_SECONDS: Final = 1.5
-_KNOCKS: Final = 3
-"""How many of the cluster, about, knock at once on a part that came off."""
 _JUDGING: Final = (DeadlineDue, OrphanDue, DownDue)
 """Timers that hold silence against somebody: they wait for as long as we did not run."""
 
@@ -122,7 +119,6 @@ class MembershipNode:
     def __init__(self, me: Record, *, config: MembershipConfig, rng: Random, wall_offset: float) -> None:
         self._config = config
         self._random = rng
-        self._wall_offset = wall_offset
         peer = Peer(me.id, me.epoch, me.endpoint)
         self._counters: Counter[str] = Counter()
         self._detector = FailureDetector(config, rng, lambda node: self._census.watchers(node))  # noqa: PLW0108 - made below
@@ -143,13 +139,14 @@ class MembershipNode:
             neighbours=lambda: {link.peer.id: link.peer for link in self._views.active},
             children=lambda origin: self._census.routes.children(origin, me.id),
         )
+        self._healing = Healing(self._views, self._census, config=config, random=rng)
+        self._admission = Admission(
+            self._views, self._census, self._detector, config=config, counters=self._counters, wall_offset=wall_offset
+        )
         self._relays = Relays()
         self._timers = TimerHeap()
         self._now = 0.0
         self._accounted = -inf
-        self._boots: dict[bytes, NodeId] = {}
-        self._former: OrderedDict[bytes, Peer] = OrderedDict()
-        self._healing = False
         self._left = False
         self._view_changed = False
 
@@ -164,7 +161,7 @@ class MembershipNode:
         """Begin: join through ``contacts``, or through members ``known`` from an earlier life."""
         self._now = self._accounted = now
         steps: list[Step] = [
-            SetTimer(HealDue(), now + _HEAL_IDLE_SECONDS * (0.5 + self._random.random())),
+            *self._healing.idle(now),
             SetTimer(ForgetDue(), now + self._config.forget_after_seconds / 10),
             *self._views.start(now, contacts, known),
         ]
@@ -178,8 +175,7 @@ class MembershipNode:
         sender = event.sender
         if sender is None:
             return effects + self._from_neighbour(event, now)
-        steps: list[Step] = []
-        admitted = self._admit(event, sender, now, steps)
+        admitted, steps = self._admission.admit(sender, event.boot, now)
         effects += self._run(steps, now)
         if admitted:
             for message in event.messages:
@@ -282,33 +278,7 @@ class MembershipNode:
 
     def metrics(self) -> dict[str, int | float]:
         """Counters and gauges, as plain numbers."""
-        detector, views, overlay, census = self._detector, self._views, self._overlay, self._census
-        members = census.members
-        timeouts = [detector.timeout(watch, self._now) for watch in detector.watches.values()]
-        trips = [trip for watch in detector.watches.values() if (trip := watch.round_trips.last) is not None]
-        return {
-            "active_view_size": len(views.active),
-            "passive_view_size": len(views.passive),
-            "table_size": len(census.table),
-            "health_score": detector.health.score(self._now),
-            "round_trip_seconds": sum(trips) / len(trips) if trips else 0.0,
-            "answer_timeout_seconds": max(timeouts, default=0.0),
-            "confirmations_total": detector.confirmations,
-            "false_alarms_total": detector.false_alarms,
-            "suspicions_total": members.suspicions,
-            "refuted_total": members.refuted,
-            "downs_total": members.downs,
-            "joins_denied_total": views.joins_denied,
-            "reach_rebuilds_total": census.reach.rebuilds,
-            "records_dropped_total": census.table.dropped,
-            "multicast_delivered_total": overlay.delivered,
-            "multicast_duplicates_total": overlay.duplicates,
-            "multicast_repaired_total": overlay.repaired,
-            "multicast_expired_total": overlay.expired,
-            "multicast_unawaited_total": overlay.unawaited,
-            **{f"members_{status}": count for status, count in members.count().items()},
-            **{f"{name}_total": count for name, count in sorted(self._counters.items())},
-        }
+        return gather(self._detector, self._views, self._overlay, self._census, counters=self._counters, now=self._now)
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
@@ -316,7 +286,7 @@ class MembershipNode:
         """A datagram without a name: from a process that we know by its boot, or of no use."""
         effects: list[Effect] = []
         for message in event.messages:
-            node = self._boots.get(event.boot)
+            node = self._admission.neighbour(event.boot)
             if node is None:
                 effects += self._from_former(event.boot, message, now)
                 continue
@@ -332,41 +302,11 @@ class MembershipNode:
         return effects
 
     def _from_former(self, boot: bytes, message: Message, now: float) -> list[Effect]:
-        former = self._former.get(boot)
+        former = self._admission.former(boot)
         if former is None or type(message) is not Heartbeat:
             self._counters["messages_unknown_sender"] += 1
             return []
         return self._run(self._views.on_heartbeat_of_stranger(former, boot), now)
-
-    def _admit(self, event: Received, sender: Peer, now: float, steps: list[Step]) -> bool:
-        """Whether the sender may speak under that name; what it is known by is brought up to date."""
-        if sender.id == self.me.id:
-            self._counters["datagrams_under_our_id"] += 1
-            return False
-        if sender.epoch > now + self._wall_offset + self._config.clock_skew_max_seconds:
-            self._counters["datagrams_epoch_ahead"] += 1
-            return False
-        record = self._census.table.record(sender.id)
-        if record is not None and sender.epoch < record.epoch:
-            self._counters["datagrams_old_epoch"] += 1
-            steps += self._census.correct(sender)
-            return False
-        link = self._views.active.get(sender.id)
-        if link is not None:
-            if link.boot == event.boot:
-                watch = self._detector.watches[sender.id]
-                watch.peer = sender
-                if sender.epoch > link.peer.epoch:
-                    self._views.active.add(link._replace(peer=sender))  # the same process, reborn
-                self._detector.heard(watch, now)
-            elif sender.epoch == link.peer.epoch:
-                # The same life in another process: a copy of the state directory, or somebody who lies.
-                self._counters["datagrams_impersonating"] += 1
-                return False
-            else:
-                steps += self._views.supersede(sender.id, now)
-        steps += self._census.heard_of(sender.id, now)
-        return True
 
     def _dispatch(self, message: Message, sender: Peer, boot: bytes, now: float) -> list[Step]:  # noqa: C901, PLR0911, PLR0912
         match message:
@@ -460,7 +400,7 @@ class MembershipNode:
                 case Accused():
                     waiting += reversed(self._detector.suspect(step.node, now))
                 case Torn():
-                    waiting += reversed(self._knock(step.node, now))
+                    waiting += reversed(self._healing.knock(step.node, now))
                 case Departed():
                     self._views.forget(step.node)
                 case Reborn():
@@ -474,8 +414,7 @@ class MembershipNode:
         return effects
 
     def _link_made(self, step: LinkMade, now: float) -> list[Step]:
-        self._boots[step.boot] = step.peer.id
-        self._former.pop(step.boot, None)
+        self._admission.linked(step.peer, step.boot)
         self._view_changed = True
         return [
             *self._detector.watch(step.peer, step.interval, now),
@@ -484,13 +423,8 @@ class MembershipNode:
         ]
 
     def _link_lost(self, step: LinkLost, now: float) -> list[Step]:
-        node = step.peer.id
-        self._detector.unwatch(node)
-        for boot in [boot for boot, linked in self._boots.items() if linked == node]:
-            del self._boots[boot]
-            self._former[boot] = step.peer
-            if len(self._former) > _FORMER_MAX:
-                self._former.popitem(last=False)
+        self._detector.unwatch(step.peer.id)
+        self._admission.unlinked(step.peer)
         self._view_changed = True
         self._counters[f"links_lost_{step.reason.name.lower()}"] += 1
         return self._census.link_lost(step.peer, now, accuse=step.accuse)
@@ -521,7 +455,7 @@ class MembershipNode:
             case ShuffleDue():
                 return self._views.shuffle_due(now)
             case HealDue():
-                return self._heal(now)
+                return self._healing.due(now)
             case ForgetDue():
                 return self._census.forget(now)
             case AnnounceDue():
@@ -545,31 +479,3 @@ class MembershipNode:
         self._timers.postpone(lambda timer: isinstance(timer, _JUDGING), late)
         self._detector.forgive(late, now)
         return [Notify(LocalStall(late))]
-
-    def _knock(self, node: NodeId, now: float) -> list[Step]:
-        """A few of us, and sooner those with room, ask one that is out of reach for a link: the grace is long enough to mend a tear."""
-        weight = _KNOCKS if self._views.active.is_full else 2 * _KNOCKS
-        if self._random.random() * (self._census.members.reachable_count + 1) >= weight:
-            return []
-        return [step for peer in self._census.peers([node]) for step in self._views.heal(peer, now)]
-
-    def _heal(self, now: float) -> list[Step]:
-        """Try one of those out of reach, at a rate that the cluster as a whole can bear."""
-        members = self._census.members
-        unreachable = members.unreachable
-        strangers = [contact for contact in self._views.contacts if not self._census.has_member_at(contact)]
-        count = len(unreachable) + len(strangers)
-        if not count:
-            self._healing = False
-            return [SetTimer(HealDue(), now + _HEAL_IDLE_SECONDS * (0.5 + self._random.random()))]
-        scale = self._config.heal_interval_seconds * (members.reachable_count + 1) / (count + 1)
-        pause = min(_HEAL_MOST_SECONDS, max(_HEAL_LEAST_SECONDS, scale))
-        if not self._healing:  # everybody has seen it at about the same time: spread the first attempts
-            self._healing = True
-            return [SetTimer(HealDue(), now + pause * self._random.random())]
-        chosen = self._random.randrange(count)
-        if chosen >= len(unreachable):
-            tried = self._views.knock(strangers[chosen - len(unreachable)], now)
-        else:
-            tried = [step for peer in self._census.peers([unreachable[chosen]]) for step in self._views.heal(peer, now)]
-        return [*tried, SetTimer(HealDue(), now + pause * (0.5 + self._random.random()))]

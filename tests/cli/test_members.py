@@ -164,7 +164,12 @@ def test_keys_are_read_again_and_rotated(start: Start, tmp_path: Path) -> None:
     one.wait_members(2)
     assert "nonsense" not in one.talk
     stranger = start("--name", "stranger", contact=one)
-    time.sleep(1)
+
+    def refused(state: dict[str, Any]) -> int:
+        return sum(count for name, count in state["metrics"].items() if name.startswith("refused_"))
+
+    before = refused(one.state())
+    one.wait_state(lambda state: refused(state) >= before + 2)
     assert len(stranger.state()["members"]) == 1
     stranger.process.send_signal(signal.SIGHUP)
     stranger.end()
@@ -191,7 +196,7 @@ def test_a_reader_that_sleeps_does_not_stop_the_node(start: Start) -> None:
     for _ in range(60):  # lines of 2 kB each: more than a pipe holds
         two.process.send_signal(signal.SIGUSR1)
         time.sleep(0.02)
-    time.sleep(2)
+    time.sleep(2)  # longer than it takes to be suspect and then down
     assert one.wait_members(2)
     assert [event["event"] for event in one.events if event["node"] == up["node"]] == ["up"]
     with os.fdopen(read) as stream:
