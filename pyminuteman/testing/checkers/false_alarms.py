@@ -43,12 +43,6 @@ class NoFalseAlarms(Checker):
             return True
         if down:
             pauses = [pause for one in (process, accused) for pause in one.pauses if pause[1] >= since]
-            return any(ended - began >= self._forgiven(began, time, (process, accused)) for began, ended in pauses)
+            return any(ended - began >= bounds.forgiven_pause for began, ended in pauses)
         recently = time - bounds.recovery
         return any(truth.frozen(one, recently, time) for one in (process, accused))
-
-    def _forgiven(self, since: float, until: float, those: tuple[Process, Process]) -> float:
-        """How short a freeze must be to be forgiven: where others froze meanwhile, they cannot help whoever comes back."""
-        others = (process for process in self.world.processes if process not in those)
-        alone = not any(self.world.truth.frozen(process, since, until) for process in others)
-        return self.bounds.forgiven_pause - (0.0 if alone else self.bounds.recovery)
