@@ -17,7 +17,14 @@ from pyminuteman.cli.options import dry_run, output
 from pyminuteman.cli.terminal import is_terminal, out, say
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.membership.errors import KeyringError
-from pyminuteman.membership.key_file import KeyEntry, format_key_file, load_key_entries, parse_key_file, save_key_file
+from pyminuteman.membership.key_file import (
+    KeyEntry,
+    editing_key_file,
+    format_key_file,
+    load_key_entries,
+    parse_key_file,
+    save_key_file,
+)
 from pyminuteman.membership.keyring import KEYS_MAX
 from pyminuteman.membership.keys import Key, parse_key_id
 
@@ -134,7 +141,7 @@ def remove(*, path: str, key_id: bytes, dry_run: bool) -> None:
 
 
 def _edit(path: str, change: Callable[[list[KeyEntry]], list[KeyEntry]], plan: str, done: str, *, dry_run: bool) -> None:
-    with _configuration(path):
+    with _configuration(path), editing_key_file(path):
         entries = load_key_entries(path)
         changed = change(entries)
         if dry_run:

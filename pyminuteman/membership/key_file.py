@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,9 +20,19 @@ from typing import Final
 from pyminuteman.membership.errors import KeyringError
 from pyminuteman.membership.keys import Key
 
-__all__ = ["KeyEntry", "format_key_file", "load_key_entries", "load_key_file", "parse_key_file", "save_key_file"]
+__all__ = [
+    "KeyEntry",
+    "editing_key_file",
+    "format_key_file",
+    "load_key_entries",
+    "load_key_file",
+    "parse_key_file",
+    "save_key_file",
+]
 
 _SIZE_MAX: Final = 64 * 1024
+_EDIT_TRIES: Final = 250  # five seconds
+_EDIT_PAUSE_SECONDS: Final = 0.02
 _HEADER: Final = (
     "# Keys of a pyminuteman cluster, one a line. The first seals, all of them open. Keep this file secret.",
     "",
@@ -146,6 +158,34 @@ def save_key_file(path: str | os.PathLike[str], keys: Sequence[Key | KeyEntry], 
         raise KeyringError(f"{target}: is there already, and was left as it is") from error
     except OSError as error:
         raise KeyringError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def editing_key_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other editors away between reading the file and writing it: two that add a key at once would lose one.
+
+    The directory is locked (``flock``), for the file is another one after each edit.
+
+    Raises:
+        KeyringError: There is no such directory, or another edit has not ended within 5 s.
+    """
+    directory = Path(path).parent
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyringError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        for tries_left in reversed(range(_EDIT_TRIES)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    raise KeyringError(f"{directory}: somebody else is editing keys here; try again") from None
+                time.sleep(_EDIT_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _keep_owner(target: Path, descriptor: int) -> None:

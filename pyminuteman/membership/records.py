@@ -6,6 +6,7 @@ already does not open it, and whoever passes it on does not make it anew.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -50,6 +51,9 @@ _MULTICAST_V4: Final = 224  # and what is above it: reserved, and broadcast
 _MULTICAST_V6: Final = 0xFF
 _PROTOCOL_MAX: Final = 255  # a byte of each payload
 _FIELDS_MIN: Final = 9
+_CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
+"""What no name or tag holds: they are shown on terminals. Other characters pass, printable or not: which ones are depends on the
+Unicode that a Python knows, and a node must not be refused for being newer."""
 
 
 def _refuse(*_value: object) -> NoReturn:
@@ -189,7 +193,7 @@ class Record:
         if not isinstance(body, list) or len(body) < _FIELDS_MIN:
             raise ValueError("not enough fields")
         name, endpoint, addresses, tags, state, neighbours, accused, keys, protocol = body[:_FIELDS_MIN]
-        if not isinstance(name, str) or len(name.encode()) > NAME_MAX_BYTES or not name:
+        if not isinstance(name, str) or len(name.encode()) > NAME_MAX_BYTES or not name or _CONTROL.search(name):
             raise ValueError("name")
         low, high, *_ = _items(protocol, _TAGS_MAX)
         if not (type(low) is type(high) is int and 1 <= low <= high <= _PROTOCOL_MAX):  # bool is an int, and none here
@@ -205,7 +209,7 @@ class Record:
             name=name,
             endpoint=unpack_endpoint(endpoint),
             addresses=tuple(_address(address) for address in _strings(addresses, _ADDRESSES_MAX)),
-            tags=tuple((key, value) for key, value in (_strings(pair, 2) for pair in _items(tags, _TAGS_MAX))),
+            tags=tuple(_tag(*_strings(pair, 2)) for pair in _items(tags, _TAGS_MAX)),
             state=MemberState(state),
             neighbours=_ids(neighbours),
             accused=_versions(accused),
@@ -244,6 +248,12 @@ def _strings(value: object, most: int) -> list[str]:
     if not all(isinstance(item, str) for item in items):
         raise ValueError("not a text")
     return items  # type: ignore[return-value]
+
+
+def _tag(key: str, value: str) -> tuple[str, str]:
+    if _CONTROL.search(key) or _CONTROL.search(value):
+        raise ValueError("a control character in a tag")
+    return key, value
 
 
 def _ids(packed: bytes) -> tuple[NodeId, ...]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pyminuteman.membership import key_file
 from pyminuteman.membership.errors import KeyringError
-from pyminuteman.membership.key_file import KeyEntry, load_key_entries, load_key_file, parse_key_file, save_key_file
+from pyminuteman.membership.key_file import (
+    KeyEntry,
+    editing_key_file,
+    load_key_entries,
+    load_key_file,
+    parse_key_file,
+    save_key_file,
+)
 from pyminuteman.membership.keys import Key
 
 A, B = Key(b"a" * 32), Key(b"b" * 32)
@@ -150,6 +159,36 @@ def test_the_owner_of_a_file_stays_its_owner(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fchown", lambda _descriptor, user, group: asked.append((user, group)))
     save_key_file(path, [B])
     assert asked == [(path.stat().st_uid, path.stat().st_gid)]
+
+
+def test_two_who_edit_at_once_lose_nothing(path: Path) -> None:
+    save_key_file(path, [A])
+
+    def add_ten(_number: int) -> None:
+        for _ in range(10):
+            with editing_key_file(path):
+                save_key_file(path, [*load_key_entries(path), Key.generate()])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add_ten, range(4)))
+    assert len(load_key_entries(path)) == 41
+
+
+def test_an_edit_that_does_not_end_is_not_waited_for_longer_than_that(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_file, "_EDIT_TRIES", 3)
+    with (
+        editing_key_file(path),
+        pytest.raises(KeyringError, match="somebody else is editing keys here"),
+        editing_key_file(path),
+    ):
+        pytest.fail("two at once")
+    with editing_key_file(path):
+        pass
+
+
+def test_a_directory_that_is_not_there_cannot_be_edited_in(tmp_path: Path) -> None:
+    with pytest.raises(KeyringError, match="cannot be read: No such file"), editing_key_file(tmp_path / "nowhere" / "keys"):
+        pytest.fail("there is nothing to edit")
 
 
 def test_text_alone_is_read_too() -> None:
