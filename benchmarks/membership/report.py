@@ -203,9 +203,17 @@ def front_page(data: dict[str, Any]) -> str:
         detections(data),
         "What a node takes while nothing happens.",
         costs(data),
+        missed(data),
         about(data),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def missed(data: dict[str, Any]) -> str:
+    """Which aims this run has not reached, for those who read no further."""
+    found = [aim for aim in aims(data["peers"].get("minuteman", {})) if aim.met is False]
+    said = "; ".join(f"{aim.text}: {number(aim.got)} {aim.unit}, aim {number(aim.most)}" for aim in found)
+    return f"Aims missed in this run: {said}. The others are [met](docs/membership.md)." if said else ""
 
 
 def about(data: dict[str, Any]) -> str:
