@@ -137,12 +137,17 @@ def test_keys_are_read_again_and_rotated(start: Start, tmp_path: Path) -> None:
     two = start("--name", "two", "--key-file", str(paths[1]), contact=one)
     one.wait_event("up", two.id)
 
+    def change_one(node: NodeProcess, keys: list[Key]) -> None:
+        """Change its file, and wait until the other one sees which keys it holds now."""
+        other, path = (two, paths[0]) if node is one else (one, paths[1])
+        save_key_file(path, keys)
+        after = len(other.events)
+        node.process.send_signal(signal.SIGHUP)
+        other.wait_event("updated", node.id, after=after)
+
     def change(keys: list[Key]) -> None:
-        for node, other, path in ((one, two, paths[0]), (two, one, paths[1])):
-            save_key_file(path, keys)
-            after = len(other.events)
-            node.process.send_signal(signal.SIGHUP)
-            other.wait_event("updated", node.id, after=after)
+        for node in (one, two):
+            change_one(node, keys)
 
     change([old, new])
     change([new, old])
@@ -150,11 +155,11 @@ def test_keys_are_read_again_and_rotated(start: Start, tmp_path: Path) -> None:
     wait_talk(one, f"holding the keys {new}; the first seals")
     newer = Key.generate()
     change([new, newer])
-    save_key_file(paths[0], [newer])
-    one.process.send_signal(signal.SIGHUP)  # too early: the other one still seals with it
+    change_one(one, [newer])  # too early: the other one still seals with the key that is gone from the file
     wait_talk(one, f"{new} is not in the file, but others still seal with it")
     one.wait_members(2)
-    change([newer])
+    change_one(two, [newer])
+    change_one(one, [newer])
     one.wait_members(2)
     one.process.send_signal(signal.SIGHUP)
     save_key_file(paths[0], [Key.generate()])
