@@ -103,7 +103,7 @@ def test_a_port_that_is_taken_for_tcp_alone_is_not_taken(
 
     monkeypatch.setattr(socket, "socket", Grudging)
     opened.append(NetworkTransport(LOOPBACK))
-    assert len({port for _, port in refused}) == 3
+    assert len(refused) == 3  # the kernel may well offer one port twice
     refused.clear()
     with pytest.raises(OSError, match="taken"):
         NetworkTransport(Endpoint("127.0.0.1", opened[0].bound.port + 1))
