@@ -203,10 +203,15 @@ class HyParView:
         self._rounds_in_vain = 0
         self._search_pause = self._config.neighbor_retry_seconds
         link = Link(sender, boot, message.interval_ms / 1000)
-        return [] if self.active.get(sender.id) == link else self._link(link)  # both have asked
+        if self.active.get(sender.id) == link:
+            return []  # both have asked
+        steps = self._link(link)
+        return steps if self.active.is_full else [*steps, *self._plan_search(now)]  # where one says yes, another may
 
     def on_heartbeat_of_stranger(self, sender: Peer, boot: bytes) -> list[Step]:
         """A heartbeat from a peer that is no neighbour: it has said yes and the reply was lost, or it has missed the end."""
+        if sender.id in self.active:
+            return []  # late, of its last process: the present one is our neighbour, and must not be told otherwise
         for number, request in self._requests.items():
             if request.node == sender.id and request.priority is not None and not self.active.is_full:
                 del self._requests[number]
@@ -274,6 +279,8 @@ class HyParView:
 
     def search_due(self, now: float) -> list[Step]:
         """Ask for links while there is room. Each search in vain doubles the pause."""
+        if now < self._search_at:
+            return []  # the timer of a search that was brought forward, and has been
         self._search_at = inf
         waiting = {request.node for request in self._requests.values() if request.node is not None}
         sound = sum(1 for link in self.active if not self._doubtful(link.peer.id))

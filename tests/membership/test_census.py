@@ -511,11 +511,14 @@ def test_an_accusation_ends_when_the_accused_is_back_in_reach_or_linked_again() 
     assert accused_by_us(setting) == ()
 
 
-def test_an_accusation_ends_with_a_newer_word_of_the_accused() -> None:
+def test_an_accusation_ends_with_a_newer_word_of_the_accused_though_it_is_out_of_reach() -> None:
     setting = Setting(1, 2)
     setting.unlink(1, accuse=True)
-    setting.hear(1)
-    setting.census.publish(SETTLED + 1)
+    setting.refresh()
+    setting.census.publish(SETTLED)
+    assert accused_by_us(setting) == ids(1)
+    setting.hear(1, sender=2)
+    setting.census.publish(SETTLED)
     assert accused_by_us(setting) == ()
 
 

@@ -93,10 +93,15 @@ class Setting:
         message = Disconnect(reason, None if instead is None else make_peer(instead))
         return self.views.on_disconnect(message, make_peer(sender), make_boot(sender), now)
 
-    def search(self, steps: Sequence[Step] = (), now: float = START) -> list[Step]:  # noqa: ARG002 - what has led to it
+    def search(self) -> list[Step]:
         """Let the search begin that is planned."""
-        assert self.views._search_at < inf
-        return self.views.search_due(now)
+        return self.views.search_due(self.planned)
+
+    @property
+    def planned(self) -> float:
+        """When the next search is."""
+        assert self.views._search_at < inf, "none is planned"
+        return self.views._search_at
 
     # -- what there is
 
@@ -159,7 +164,7 @@ def test_who_knows_nobody_waits_to_be_asked() -> None:
     steps = setting.views.start(START, (), ())
     assert sends(steps) == []
     assert not any(isinstance(timer, JoinDue) for timer in timers(steps))
-    assert sends(setting.search(steps)) == []
+    assert sends(setting.search()) == []
 
 
 def test_members_known_from_an_earlier_life_are_asked_at_once_where_there_is_no_contact() -> None:
@@ -167,7 +172,7 @@ def test_members_known_from_an_earlier_life_are_asked_at_once_where_there_is_no_
     steps = setting.views.start(START, (), [make_peer(1), make_peer(2)])
     assert any(isinstance(timer, JoinDue) for timer in timers(steps)), "and again"
     assert search_at(steps) == START
-    steps = setting.search(steps)
+    steps = setting.search()
     assert set(asked(steps)) == {1, 2}
     assert sorted(message.priority for message in asked(steps).values()) == [Priority.LOW, Priority.HIGH]
 
@@ -281,7 +286,8 @@ def test_who_is_turned_away_without_a_name_or_has_a_neighbour_by_now_waits() -> 
 
 def test_a_refusal_of_a_join_is_no_answer_to_another_request() -> None:
     setting = Setting([1], [2])
-    (request,) = asked(setting.search(setting.disconnect(1, DisconnectReason.LEAVING))).values()
+    setting.disconnect(1, DisconnectReason.LEAVING)
+    (request,) = asked(setting.search()).values()
     assert setting.views.on_join_denied(JoinDenied(request.number, (make_peer(7),)), START) == []
     assert setting.passive == {2}
 
@@ -336,7 +342,8 @@ def test_an_offer_at_the_end_of_a_walk_is_taken_even_where_the_view_has_filled_u
 def searching(*passive: int, active: Iterable[int] = ()) -> tuple[Setting, dict[int, Neighbor]]:
     """A node that has asked some of its passive view."""
     setting = Setting((*active, 100), passive)
-    return setting, asked(setting.search(setting.disconnect(100, DisconnectReason.LEAVING)))
+    setting.disconnect(100, DisconnectReason.LEAVING)
+    return setting, asked(setting.search())
 
 
 def test_asking_makes_no_link_and_the_yes_does() -> None:
@@ -364,7 +371,7 @@ def test_a_no_is_not_asked_again_and_another_is_asked_soon() -> None:
     assert made(steps) == []
     assert setting.passive == {7}
     assert search_at(steps) == pytest.approx(START + 0.02)
-    assert set(asked(setting.search(steps))) == {7}
+    assert set(asked(setting.search())) == {7}
 
 
 def test_where_everybody_says_no_a_node_with_a_neighbour_is_in_no_hurry() -> None:
@@ -394,6 +401,13 @@ def test_whoever_only_believes_in_a_link_is_told_that_there_is_none() -> None:
     for stranger in (2, 3):
         steps = setting.views.on_heartbeat_of_stranger(make_peer(stranger), make_boot(stranger))
         assert steps == [Send(make_endpoint(stranger), (Disconnect(DisconnectReason.NOT_LINKED),))]
+
+
+def test_the_late_heartbeat_of_a_neighbours_last_process_changes_nothing() -> None:
+    setting = Setting([1])
+    setting.views.heal(make_peer(1), START)
+    assert setting.views.on_heartbeat_of_stranger(make_peer(1), b"its last boot") == []
+    assert [link.boot for link in setting.views.active] == [make_boot(1)]
 
 
 def test_a_heartbeat_answers_no_join_and_fills_no_full_view() -> None:
@@ -483,9 +497,11 @@ def test_who_gave_way_to_a_newcomer_asks_the_newcomer(active: list[int], priorit
 def test_one_that_took_us_for_dead_is_asked_first_for_it_has_lost_a_link_too(reason: DisconnectReason) -> None:
     setting = Setting([1, 2, 3], range(20, 25))
     setting.views.passive.remove(node_id(20))
-    requests = asked(setting.search(setting.disconnect(1, reason)))
+    setting.disconnect(1, reason)
+    requests = asked(setting.search())
     assert 1 in requests
-    requests = asked(setting.search(setting.disconnect(2, DisconnectReason.REPLACED), START))
+    setting.disconnect(2, DisconnectReason.REPLACED)
+    requests = asked(setting.search())
     assert 1 not in requests, "once"
 
 
@@ -493,7 +509,8 @@ def test_one_that_is_linked_again_needs_not_be_asked() -> None:
     setting = Setting([1, 2], [])
     setting.disconnect(1, DisconnectReason.FAILED)
     setting.neighbor(1)
-    assert asked(setting.search(setting.disconnect(2, DisconnectReason.LEAVING))) == {}
+    setting.disconnect(2, DisconnectReason.LEAVING)
+    assert asked(setting.search()) == {}
 
 
 @pytest.mark.parametrize(("reason", "accuse"), [(DisconnectReason.FAILED, True), (DisconnectReason.PATH, False)])
@@ -523,7 +540,7 @@ def test_no_more_than_three_are_asked_at_once_and_nobody_twice() -> None:
     steps = setting.disconnect(100, DisconnectReason.LEAVING)
     everybody: list[int] = []
     for _ in range(5):
-        steps = setting.search(steps)
+        steps = setting.search()
         assert len(asked(steps)) <= 3
         everybody += asked(steps)
     assert len(everybody) == len(set(everybody)) == 8, "as many as there is room for"
@@ -531,31 +548,34 @@ def test_no_more_than_three_are_asked_at_once_and_nobody_twice() -> None:
 
 def test_only_one_is_asked_to_give_up_a_link_for_us() -> None:
     setting = Setting([100], [1, 2, 3])
-    requests = asked(setting.search(setting.disconnect(100, DisconnectReason.LEAVING)))
+    setting.disconnect(100, DisconnectReason.LEAVING)
+    requests = asked(setting.search())
     assert sorted(message.priority for message in requests.values()) == [Priority.LOW, Priority.LOW, Priority.HIGH]
 
 
 @pytest.mark.parametrize(("links", "priority"), [(1, Priority.HIGH), (2, Priority.LOW)])
 def test_a_node_with_half_of_its_links_asks_only_for_what_is_free(links: int, priority: Priority) -> None:
     setting = Setting((*range(20, 20 + links), 100), [1], config=replace(SMALL, active_view_size=4))
-    requests = asked(setting.search(setting.disconnect(100, DisconnectReason.LEAVING)))
+    setting.disconnect(100, DisconnectReason.LEAVING)
+    requests = asked(setting.search())
     assert requests[1].priority is priority
 
 
 def test_links_under_confirmation_do_not_count() -> None:
     setting = Setting([1, 2, 3], [8])
     setting.doubtful = {1, 2, 3}
-    steps = setting.views._plan_search(START)
-    assert {number: message.priority for number, message in asked(setting.search(steps)).items()} == {8: Priority.HIGH}
+    setting.views._plan_search(START)
+    assert {number: message.priority for number, message in asked(setting.search()).items()} == {8: Priority.HIGH}
 
 
 def test_each_search_in_vain_doubles_the_pause_up_to_its_bound() -> None:
     setting = Setting([1])
-    steps = setting.disconnect(1, DisconnectReason.LEAVING)
+    setting.disconnect(1, DisconnectReason.LEAVING)
     pauses = []
     for _ in range(8):
-        steps = setting.search(steps)
-        pauses.append((search_at(steps) or 0) - START)
+        began = setting.planned
+        setting.search()
+        pauses.append(setting.planned - began)
     bound, expected = CONFIG.neighbor_retry_max_seconds, CONFIG.neighbor_retry_seconds
     for pause in pauses:
         assert 0.75 * expected <= pause <= 1.25 * expected
@@ -565,18 +585,34 @@ def test_each_search_in_vain_doubles_the_pause_up_to_its_bound() -> None:
 
 def test_after_a_loss_and_after_a_success_searches_start_afresh() -> None:
     setting = Setting([1, 2])
-    steps = setting.disconnect(1, DisconnectReason.LEAVING)
+    setting.disconnect(1, DisconnectReason.LEAVING)
     for _ in range(6):
-        steps = setting.search(steps)
-    steps = setting.search(setting.disconnect(2, DisconnectReason.LEAVING))
-    assert (search_at(steps) or 0) - START <= 1.25 * CONFIG.neighbor_retry_seconds
+        setting.search()
+    setting.disconnect(2, DisconnectReason.LEAVING, now=setting.planned - 5)
+    setting.search()
+    again = setting.planned
+    setting.search()
+    assert setting.planned - again <= 1.25 * CONFIG.neighbor_retry_seconds * 2, "patience begins anew"
     for _ in range(6):
         setting.members = [make_peer(8)]
-        steps = setting.search(steps)
-        if request := asked(steps).get(8):
+        if request := asked(setting.search()).get(8):
             number = request.number
-    steps = setting.reply(number, 8)
-    assert (search_at(steps) or 0) - START <= 1.25 * CONFIG.neighbor_retry_seconds
+    now = setting.planned - 5
+    setting.reply(number, 8, now=now)
+    assert 0 < setting.planned - now <= 1.25 * CONFIG.neighbor_retry_seconds
+
+
+def test_a_search_that_was_brought_forward_is_not_made_twice() -> None:
+    setting = Setting([1, 2, 3, 4], config=replace(CONFIG, active_view_size=4, passive_view_size=5))
+    late = search_at(setting.disconnect(1, DisconnectReason.LEAVING))
+    assert late is not None
+    for number in (2, 3):
+        setting.disconnect(number, DisconnectReason.LEAVING)
+    assert setting.planned == START
+    setting.search()
+    later = setting.planned
+    assert setting.views.search_due(min(late, later - 0.001)) == []
+    assert setting.planned == later
 
 
 def test_a_full_view_searches_for_nobody() -> None:
@@ -587,13 +623,15 @@ def test_a_full_view_searches_for_nobody() -> None:
 
 
 def test_nothing_puts_a_planned_search_off() -> None:
-    """A node that has thawed loses its links, takes one offered, and goes on looking at once."""
-    setting = Setting([1, 2, 3], [8])
-    at_once = [search_at(setting.disconnect(number, DisconnectReason.FAILED)) for number in (1, 2, 3)]
-    assert START in at_once
+    """A node that has thawed loses its links, is offered one and given another, and goes on looking at once."""
+    setting, requests = searching(1, active=[5])
+    setting.disconnect(5, DisconnectReason.FAILED)
+    assert setting.planned == START
     assert search_at(setting.neighbor(4)) is None
-    assert setting.views._search_at == START
-    assert asked(setting.search()) != {}
+    assert made(setting.reply(requests[1].number, 1)) == [make_peer(1)]
+    assert setting.planned == START
+    setting.disconnect(4, DisconnectReason.LEAVING)
+    assert setting.planned == START
 
 
 def test_where_enough_are_asked_already_the_search_waits_for_their_answers() -> None:
@@ -607,13 +645,14 @@ def test_where_enough_are_asked_already_the_search_waits_for_their_answers() -> 
 def test_members_refill_a_passive_view_that_has_run_dry() -> None:
     setting = Setting([100], [1])
     setting.members = [make_peer(number) for number in (1, 7, 8, 9)]
-    requests = asked(setting.search(setting.disconnect(100, DisconnectReason.LEAVING)))
+    setting.disconnect(100, DisconnectReason.LEAVING)
+    requests = asked(setting.search())
     assert set(requests) == {1, 7, 8}
 
 
 def test_who_does_not_answer_is_not_tried_again_before_others() -> None:
     setting, requests = searching(1)
-    setting.search(now=START + TIMEOUT / 2)
+    setting.search()
     steps = setting.views.request_due(RequestDue(requests[1].number), START + TIMEOUT)
     assert setting.passive == set()
     assert search_at(steps) == START + TIMEOUT, "and without a link the next is asked at once"
@@ -630,7 +669,8 @@ def test_with_a_link_a_silence_is_no_hurry_and_a_contact_has_its_own_timer() -> 
 
 def test_each_request_has_a_number_of_its_own_and_a_deadline() -> None:
     setting = Setting([100], [1, 2, 3])
-    steps = setting.search(setting.disconnect(100, DisconnectReason.LEAVING))
+    setting.disconnect(100, DisconnectReason.LEAVING)
+    steps = setting.search()
     numbers = [message.number for message in asked(steps).values()]
     assert len(set(numbers)) == 3
     assert {timer: due for timer, due in timers(steps).items() if isinstance(timer, RequestDue)} == {
@@ -752,10 +792,10 @@ def test_contacts_that_nobody_asked_for_are_not_taken() -> None:
 
 def test_who_is_forgotten_is_not_asked() -> None:
     setting = Setting([1, 2])
-    steps = setting.disconnect(1, DisconnectReason.FAILED)
+    setting.disconnect(1, DisconnectReason.FAILED)
     setting.views.forget(node_id(1))
     setting.views.forget(node_id(50))
-    assert asked(setting.search(steps)) == {}
+    assert asked(setting.search()) == {}
 
 
 # -- 1: the views, whatever happens ------------------------------------------------------------------------------------
@@ -798,10 +838,12 @@ def test_whatever_is_said_the_views_keep_their_bounds_and_steps_tell_of_every_li
     setting.doubtful = doubtful
     setting.members = [make_peer(number) for number in (3, 4, 5)]
     views, linked = setting.views, {}
+    views.start(START, (), ())
     for message, number, search in heard:
         steps = hear(views, message, make_peer(number), make_boot(number), START)
-        if search:
-            steps += views.search_due(START)
+        assert views.active.is_full or views._search_at < inf, "with room, a search is planned"
+        if search and views._search_at < inf:
+            steps += setting.search()
         for step in steps:
             if isinstance(step, LinkLost):
                 assert linked.pop(step.peer.id) == step.peer
@@ -846,7 +888,8 @@ class Graph:
 
     def search(self) -> None:
         for number, setting in enumerate(self.settings):
-            self.carry_out(number, setting.views.search_due(START))
+            if setting.views._search_at < inf:
+                self.carry_out(number, setting.search())
             self.settle()
 
 
