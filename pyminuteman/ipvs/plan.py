@@ -21,13 +21,13 @@ from functools import cached_property
 from typing import ClassVar, Final, overload
 
 from pyminuteman.ipvs import records
-from pyminuteman.ipvs.destination import Destination
-from pyminuteman.ipvs.errors import KernelError, OutsideScope, kernel_error
+from pyminuteman.ipvs.destination import Destination, TunnelFlags, TunnelType
+from pyminuteman.ipvs.errors import KernelError, OutsideScope, Unsupported, kernel_error
 from pyminuteman.ipvs.ipvsadm import format_destination, format_key, format_service
 from pyminuteman.ipvs.records import Command
 from pyminuteman.ipvs.scope import Scope
 from pyminuteman.ipvs.service import Service, ServiceKey
-from pyminuteman.ipvs.snapshot import Desired, Snapshot
+from pyminuteman.ipvs.snapshot import Desired, Features, Snapshot
 
 __all__ = [
     "AddDestination",
@@ -41,6 +41,7 @@ __all__ = [
     "RemoveDestination",
     "RemoveService",
     "Zero",
+    "check_features",
     "diff",
 ]
 
@@ -293,6 +294,28 @@ def differing(current: Snapshot, wanted: Snapshot, scope: Scope) -> list[bytes]:
     changed = [key for key, entry in want.items() if have.get(key) != entry]
     changed += [key for key in have.keys() - want.keys() if ServiceKey.from_packed(key) in scope]
     return sorted(changed)
+
+
+def check_features(plan: Plan, features: Features) -> None:
+    """Refuse what the kernel would take without a word and not do.
+
+    Raises:
+        Unsupported: An operation needs what this kernel has not.
+    """
+    for operation in plan:
+        if not isinstance(operation, AddDestination | EditDestination):
+            continue
+        destination, missing = operation.destination, ""
+        if destination.family != operation.service.key.family and not features & Features.ADDRESS_FAMILY:
+            missing = "destinations of another address family than their service's"
+        tunnel = destination.tunnel
+        if tunnel and tunnel.type != TunnelType.IPIP and not features & Features.TUNNEL:
+            missing = "GUE and GRE tunnels"
+        if tunnel and tunnel.flags != TunnelFlags.NONE and not features & Features.TUNNEL_FLAGS:
+            missing = "tunnel checksums"
+        if missing:
+            msg = f"{operation}: this kernel's IPVS has no {missing}; a newer kernel has"
+            raise Unsupported(msg)
 
 
 def check_scope(wanted: Iterable[bytes], scope: Scope) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from errno import ECANCELED, EEXIST, ENODATA, ENOENT, ESRCH
+from errno import ECANCELED
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,7 +15,7 @@ from pyminuteman.ipvs import ipvsadm, records
 from pyminuteman.ipvs.backend import TableBackend
 from pyminuteman.ipvs.connections import Connection, parse_connections
 from pyminuteman.ipvs.control import KernelInformation, SyncDaemon, SyncRole, Timeouts
-from pyminuteman.ipvs.destination import Destination, TunnelFlags, TunnelType
+from pyminuteman.ipvs.destination import Destination
 from pyminuteman.ipvs.drain import Drain, DrainPolicy
 from pyminuteman.ipvs.errors import (
     ApplyError,
@@ -28,14 +28,11 @@ from pyminuteman.ipvs.errors import (
 )
 from pyminuteman.ipvs.netlink import NetlinkBackend
 from pyminuteman.ipvs.plan import (
-    AddDestination,
-    AddService,
     ApplyReport,
-    EditDestination,
-    EditService,
     Flush,
     Plan,
     Zero,
+    check_features,
     check_scope,
     differing,
     select,
@@ -43,14 +40,12 @@ from pyminuteman.ipvs.plan import (
 from pyminuteman.ipvs.records import Command
 from pyminuteman.ipvs.scope import Scope
 from pyminuteman.ipvs.service import Service, ServiceKey
+from pyminuteman.ipvs.settling import is_race, settle
 from pyminuteman.ipvs.snapshot import Desired, Features, Snapshot, pack_service
 from pyminuteman.ipvs.statistics import ServiceStatistics
 
 __all__ = ["IPVSTable"]
 
-_RACES: Final = {EEXIST, ESRCH, ENODATA, ECANCELED}
-"""Errors that reading again and planning again can cure. For a destination ENOENT is another; for a service it is an unknown
-scheduler, which stays unknown."""
 _PROGRESS_STEP: Final = 2000
 """Operations between two reports of progress: some 5 ms of the kernel's time."""
 
@@ -274,7 +269,7 @@ class IPVSTable:
                 if not report.errors and not report.settled:
                     self._mirror = step.amend(current)
                     return report
-                if not all(_is_race(report.plan, at, errno) for at, (errno, _) in report.errors.items()):
+                if not all(is_race(report.plan, at, errno) for at, (errno, _) in report.errors.items()):
                     raise ApplyError(report)
             if not report.errors:
                 return report
@@ -397,7 +392,7 @@ class IPVSTable:
             target = wanted.restricted(changed)
         plan = backend.diff(current.restricted(changed), target)
         if Features.ALL & ~current.features:
-            _check_features(plan, current.features)
+            check_features(plan, current.features)
         return _Step(plan, changed, target, waiting)
 
     def _counts(self, key: ServiceKey) -> dict[bytes, int]:
@@ -441,57 +436,8 @@ class IPVSTable:
                     break
             if progress:
                 progress(start + len(part), len(plan))
-        settled = _settle(backend, plan, errors) if errors and not stop_on_error else frozenset()
+        settled = settle(backend, plan, errors) if errors and not stop_on_error else frozenset()
         return ApplyReport(plan, self._clock() - began, errors, settled)
-
-
-def _settle(backend: TableBackend, plan: Plan, errors: dict[int, tuple[int, str]]) -> frozenset[int]:
-    """Take the errors out that only say that somebody else was first, and finish what was meant."""
-    settled: set[int] = set()
-    edits: dict[int, EditService | EditDestination] = {}
-    for at, (errno, _) in errors.items():
-        command = plan.operations[at * records.OPERATION_SIZE]
-        gone = (command == Command.REMOVE_SERVICE and errno == ESRCH) or (
-            command == Command.REMOVE_DESTINATION and errno in {ESRCH, ENOENT}
-        )
-        if gone:
-            settled.add(at)
-        elif errno == EEXIST and command in {Command.ADD_SERVICE, Command.ADD_DESTINATION}:
-            operation = plan[at]
-            if isinstance(operation, AddDestination):
-                edits[at] = EditDestination(operation.service, operation.destination)
-            elif isinstance(operation, AddService):
-                edits[at] = EditService(operation.service)
-    if edits:
-        places = list(edits)
-        failed = backend.execute(Plan.of(edits.values()))
-        settled.update(at for index, at in enumerate(places) if index not in failed)
-    for at in settled:
-        del errors[at]
-    return frozenset(settled)
-
-
-def _check_features(plan: Plan, features: Features) -> None:
-    """Refuse what the kernel would take without a word and not do."""
-    for operation in plan:
-        if not isinstance(operation, AddDestination | EditDestination):
-            continue
-        destination, missing = operation.destination, ""
-        if destination.family != operation.service.key.family and not features & Features.ADDRESS_FAMILY:
-            missing = "destinations of another address family than their service's"
-        tunnel = destination.tunnel
-        if tunnel and tunnel.type != TunnelType.IPIP and not features & Features.TUNNEL:
-            missing = "GUE and GRE tunnels"
-        if tunnel and tunnel.flags != TunnelFlags.NONE and not features & Features.TUNNEL_FLAGS:
-            missing = "tunnel checksums"
-        if missing:
-            msg = f"{operation}: this kernel's IPVS has no {missing}; a newer kernel has"
-            raise Unsupported(msg)
-
-
-def _is_race(plan: Plan, at: int, errno: int) -> bool:
-    of_destination = plan.operations[at * records.OPERATION_SIZE] in {Command.EDIT_DESTINATION, Command.REMOVE_DESTINATION}
-    return errno in _RACES or (errno == ENOENT and of_destination)
 
 
 def _anything(key: ServiceKey | None) -> Service | None:
