@@ -22,9 +22,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from machine import machine  # noqa: E402
-from tables import table  # noqa: E402
-
+from benchmarks.machine import machine  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
 from pyminuteman.testing.simulation.large import measure_large  # noqa: E402
 
 RESULTS = HERE / "membership" / "results" / "scaling.json"

@@ -11,17 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import figures
+from aims import NEVER, aims
+from cost import REST_UNITS
+from figures import Spread
+
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))  # what all benchmarks share; behind ours, for names are alike
-
-import figures  # noqa: E402
-import scaling  # noqa: E402
-from aims import NEVER, aims  # noqa: E402
-from cost import REST_UNITS  # noqa: E402
-from figures import Spread  # noqa: E402
-from tables import fill, table  # noqa: E402
-
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))  # what all benchmarks share is found from there, by a name of its own
+
+from benchmarks import scaling  # noqa: E402
+from benchmarks.tables import fill, table  # noqa: E402
+
 EVERYTHING_IN = (HERE / "README.md", ROOT / "docs" / "membership.md")
 FRONT_PAGE = ROOT / "README.md"
 MARKS = ("<!-- membership figures -->", "<!-- /membership figures -->")

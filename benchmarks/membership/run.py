@@ -23,15 +23,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # an uninstalled tree will do
-sys.path.append(str(HERE.parent))  # what all benchmarks share; behind ours, for names are alike
 
 import report  # noqa: E402
 from cluster import Cluster, NodeEndedError  # noqa: E402
-from machine import machine  # noqa: E402
 from peers import PEERS, Peer, PeerMissingError  # noqa: E402
 from progress import Progress  # noqa: E402
 from schedule import PARTS, Effort, expected_lines, measure_block  # noqa: E402
 
+from benchmarks.machine import machine  # noqa: E402
 from pyminuteman.testing.cluster_namespaces import ClusterNamespaces, ClusterUnavailableError  # noqa: E402
 
 RESULTS = HERE / "results"
