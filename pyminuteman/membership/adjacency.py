@@ -8,7 +8,8 @@ Pure. Invariants:
 4. The table is bounded; what is beyond is dropped and counted.
 5. The claims of a node that was cut off as failed are void until it speaks again (:meth:`void`). Nodes that died together claim
    each other for ever; were one of them to come back, its old claims would bring the others back with it. Whoever lives has a
-   newer version by then, for it has lost a link too, or has refuted.
+   newer version by then, for it has lost a link too, or has refuted; or it missed all that, frozen, and is shown that it does not
+   count (:meth:`digest_around`).
 
 Tables are compared by hashes. The hash of a table is the sum of the hashes of the records *in reach* (:meth:`include`): sums can
 be kept up to date one record at a time, and dead records, which nodes forget at different times, do not make tables differ.
@@ -190,6 +191,10 @@ class AdjacencyTable:
         if node in self._entries:
             self._void[node] = None
 
+    def is_void(self, node: NodeId) -> bool:
+        """Whether what the node has said so far does not count."""
+        return node in self._void
+
     def are_linked(self, first: NodeId, second: NodeId) -> bool:
         """Whether both say so: a link that one end only claims carries nothing."""
         if first in self._void or second in self._void:
@@ -249,6 +254,12 @@ class AdjacencyTable:
         theirs = [int.from_bytes(summary.hashes[at : at + 4], "big") for at in range(0, len(summary.hashes), 4)]
         differing = [index for index, mine in enumerate(self._bucket_sums(count)) if mine & _HASH_MASK != theirs[index]]
         return TableDigest(count, tuple(differing), tuple(self._versions(count, differing)))
+
+    def digest_around(self, node: NodeId) -> TableDigest:
+        """The versions we hold in the bucket of that node."""
+        count = bucket_count_for(len(self._included))
+        bucket = _bucket(node, count)
+        return TableDigest(count, (bucket,), tuple(self._versions(count, [bucket])))
 
     def compare(self, digest: TableDigest) -> tuple[list[NodeId], list[EncodedRecord]]:
         """What they have newer (ids to ask for), and what we have newer (records to send)."""

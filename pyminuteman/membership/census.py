@@ -92,7 +92,7 @@ class Census:
         self._repair_at: dict[NodeId, float] = {}
         self._refreshed_at = -inf
         self._refresh_planned = False
-        self._epoch_taken_at = -inf
+        self._epoch_taken_at = self._spoken_anew_at = -inf
         self._names: dict[str, dict[NodeId, None]] = {me.name: {me.id: None}}
 
     # -- what is known -------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Census:
         if not self.table.is_newer(encoded):
             self._counters["records_known"] += 1
             self._gossip.has_it(encoded, sender.id)
-            return []
+            return self._ask_anew(encoded.id)
         change = self.table.offer(encoded, wall)
         self._counters["records_new"] += 1
         urgent = change.record.state is MemberState.LEFT or bool(_new_accusations(change))
@@ -190,10 +190,17 @@ class Census:
         digest = self.table.digest_of_difference(summary)
         return [Send(sender.endpoint, (digest,))] if digest.buckets else []
 
-    def on_digest(self, digest: TableDigest, sender: Peer) -> list[Step]:
+    def on_digest(self, digest: TableDigest, sender: Peer, now: float) -> list[Step]:
         """What a neighbour has where we differ: ask for what is newer there, send what is newer here."""
-        wanted, newer = self.table.compare(digest)
         steps: list[Step] = []
+        wanted, newer = self.table.compare(digest)
+        if (
+            any(encoded.id == self.table.me for encoded in newer)
+            and now >= self._spoken_anew_at + self._config.repair_after_seconds
+        ):
+            self._spoken_anew_at = now
+            steps += self.publish(now, urgent=True)  # what we have said does not count there
+            wanted, newer = self.table.compare(digest)
         if wanted:
             steps.append(Send(sender.endpoint, (RecordRequest(tuple(wanted)),)))
         if newer:
@@ -227,7 +234,7 @@ class Census:
         self.members.neighbours_changed(now)
         # The other end cannot claim the link before it has our record, so that goes at once and not with the next gossip.
         news = self.table.included_records() if joined else [self.table.own.encoded]
-        return [Send(peer.endpoint, (Records(tuple(news)),)), *self.publish(now)]
+        return [Send(peer.endpoint, (Records(tuple(news)),)), *self.publish(now), *self._ask_anew(peer.id)]
 
     def link_lost(self, peer: Peer, now: float, *, accuse: bool) -> list[Step]:
         """A neighbour is none any more; ``accuse`` says that we hold it for dead, in the life that the link was to."""
@@ -246,6 +253,12 @@ class Census:
     def heard_of(self, node: NodeId, now: float) -> list[Step]:
         """The node itself has spoken: whatever we said of it, it lives."""
         return self.publish(now) if self._accused.pop(node, None) is not None else []
+
+    def _ask_anew(self, node: NodeId) -> list[Step]:
+        """If what the node has said is void, show it that it does not count here; it may have been frozen and know nothing of it."""
+        if not self.table.is_void(node):
+            return []
+        return [Send(self.table.known(node).endpoint, (self.table.digest_around(node),))]
 
     # -- ourselves -----------------------------------------------------------------------------------------------------
 

@@ -279,8 +279,6 @@ class HyParView:
 
     def search_due(self, now: float) -> list[Step]:
         """Ask for links while there is room. Each search in vain doubles the pause."""
-        if now < self._search_at:
-            return []  # the timer of a search that was brought forward, and has been
         self._search_at = inf
         waiting = {request.node for request in self._requests.values() if request.node is not None}
         sound = sum(1 for link in self.active if not self._doubtful(link.peer.id))

@@ -347,7 +347,7 @@ class MembershipNode:
             case TableSummary():
                 return self._census.on_summary(message, sender)
             case TableDigest():
-                return self._census.on_digest(message, sender)
+                return self._census.on_digest(message, sender, now)
             case RecordRequest():
                 return self._census.on_request(message, sender)
             case Multicast():

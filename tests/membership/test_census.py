@@ -736,11 +736,45 @@ def test_a_summary_is_answered_with_what_we_have_where_it_differs() -> None:
     assert one.census.on_summary(other.census.table.summary(), make_peer(1)) == []
     other.hear(1, [0], tags=(("a", "b"),))
     (digest,) = said(one.census.on_summary(other.census.table.summary(), make_peer(1)), TableDigest, to=1)
-    (request,) = said(one.census.on_digest(digest_of(other, one), make_peer(1)), RecordRequest, to=1)
+    (request,) = said(one.census.on_digest(digest_of(other, one), make_peer(1), SETTLED), RecordRequest, to=1)
     assert request.ids == (node_id(1),)
-    (records,) = said(other.census.on_digest(digest, make_peer(1)), Records, to=1)
+    (records,) = said(other.census.on_digest(digest, make_peer(1), SETTLED), Records, to=1)
     assert [record.id for record in records.records] == [node_id(1)]
     assert other.counters["records_repaired"] == 1
+
+
+def test_who_sees_that_its_word_does_not_count_says_it_anew_but_not_again_for_each_that_tells_it_so() -> None:
+    ours, theirs = Setting(1), Setting(1)
+    ours.census.publish(SETTLED, replace(ours.census.me, tags=(("a", "b"),)))
+    known = ours.census.me.version
+    theirs.census.table.exclude(ours.census.me.id)
+    digest = theirs.census.table.digest_around(ours.census.me.id)
+    assert len(digest.buckets) == 1
+    for number, now in ((1, SETTLED), (2, SETTLED + 0.9 * CONFIG.repair_after_seconds)):
+        (answer,) = said(ours.census.on_digest(digest, make_peer(number), now), Records, to=number)
+        assert [(record.id, record.version) for record in answer.records] == [(ours.census.me.id, known + 1)]
+    ours.census.on_digest(digest, make_peer(1), SETTLED + 1.1 * CONFIG.repair_after_seconds)
+    assert ours.census.me.version == known + 2
+    ours.census.on_digest(ours.census.table.digest_around(ours.census.me.id), make_peer(1), SETTLED + 60)
+    assert ours.census.me.version == known + 2, "who counts it is not told anything"
+
+
+def test_whose_word_is_void_is_shown_so_when_linked_again_and_when_another_counts_it() -> None:
+    """It was frozen, and has not heard that it was taken for dead: without that it would say nothing new for long."""
+    setting = Setting(1, 2)
+    setting.unlink(1, accuse=True)
+    setting.refresh()
+    assert not setting.census.is_alive(node_id(1))
+    known = setting.census.table.known(node_id(1))
+    (digest,) = said(setting.take(known, sender=2), TableDigest, to=1)
+    assert node_id(1) not in {version.id for version in digest.versions}
+    (digest,) = said(setting.link(1), TableDigest, to=1)
+    assert node_id(1) not in {version.id for version in digest.versions}
+    assert not setting.census.is_alive(node_id(1)), "not yet"
+    steps = setting.hear(1, [0])
+    assert setting.census.is_alive(node_id(1))
+    assert not said(steps, TableDigest)
+    assert not said(setting.take(setting.census.table.known(node_id(1)), sender=2), TableDigest)
 
 
 def digest_of(theirs: Setting, ours: Setting) -> TableDigest:

@@ -602,19 +602,6 @@ def test_after_a_loss_and_after_a_success_searches_start_afresh() -> None:
     assert 0 < setting.planned - now <= 1.25 * CONFIG.neighbor_retry_seconds
 
 
-def test_a_search_that_was_brought_forward_is_not_made_twice() -> None:
-    setting = Setting([1, 2, 3, 4], config=replace(CONFIG, active_view_size=4, passive_view_size=5))
-    late = search_at(setting.disconnect(1, DisconnectReason.LEAVING))
-    assert late is not None
-    for number in (2, 3):
-        setting.disconnect(number, DisconnectReason.LEAVING)
-    assert setting.planned == START
-    setting.search()
-    later = setting.planned
-    assert setting.views.search_due(min(late, later - 0.001)) == []
-    assert setting.planned == later
-
-
 def test_a_full_view_searches_for_nobody() -> None:
     setting = Setting([1, 2, 3], [8])
     setting.disconnect(3, DisconnectReason.FULL)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from pyminuteman.addresses import NodeId
+from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import (
     Delivered,
@@ -20,6 +22,8 @@ from pyminuteman.membership.effects import (
     Send,
 )
 from pyminuteman.membership.messages import Peer
+from pyminuteman.membership.records import Record
+from pyminuteman.testing.checkers.resurrection import NoResurrection
 from pyminuteman.testing.simulation import Story
 from pyminuteman.testing.simulation.faults import CLEAN
 from pyminuteman.testing.simulation.operations import (
@@ -290,3 +294,21 @@ def test_a_report_says_how_to_replay() -> None:
     assert "python -m pyminuteman.testing.simulation --seed 1" in report
     assert "start n01" in report
     assert "test_checkers.py:" in report  # where it broke
+
+
+@pytest.mark.parametrize(("suspected", "found"), [(9.9, False), (10.1, True)])
+def test_who_was_given_up_for_a_partition_before_it_died_may_be_seen_once_more(suspected: float, *, found: bool) -> None:
+    """Those who were with it need not know yet; what is known of a death is what was suspected after it."""
+    record = Record(id=NodeId(b"\1" * 16), epoch=1, version=1, name="n01", endpoint=Endpoint("10.0.0.1", 1), neighbours=())
+    life = SimpleNamespace(id=record.id, name="n01", ended_at=10.0, left_at=None)
+    world = SimpleNamespace(truth=SimpleNamespace(life_of=lambda *_: life), config=MembershipConfig.lan())
+    bounds = SimpleNamespace(down=lambda **_: 5.0)
+    process = Mock()
+    checker = NoResurrection(world, bounds)  # type: ignore[arg-type]
+    for time, notification in (
+        (suspected, MemberSuspect(record)),
+        (10.5, MemberDown(record)),
+        (10.6, MemberUp(record)),
+    ):
+        checker.notified(time, process, notification)  # type: ignore[arg-type]
+    assert bool(checker.findings) is found
