@@ -169,7 +169,7 @@ class Census:
         if not self.table.is_newer(encoded):
             self._counters["records_known"] += 1
             self._gossip.has_it(encoded, sender.id)
-            return self._ask_anew(encoded.id)
+            return []
         change = self.table.offer(encoded, wall)
         self._counters["records_new"] += 1
         urgent = change.record.state is MemberState.LEFT or bool(_new_accusations(change))
@@ -201,6 +201,8 @@ class Census:
             self._spoken_anew_at = now
             steps += self.publish(now, urgent=True)  # what we have said does not count there
             wanted, newer = self.table.compare(digest)
+        for known in digest.versions:
+            steps += self._ask_anew(known.id)  # it counts there
         if wanted:
             steps.append(Send(sender.endpoint, (RecordRequest(tuple(wanted)),)))
         if newer:

@@ -316,3 +316,27 @@ def test_seeds_are_read_as_numbers_and_ranges() -> None:
     assert seeds_in("3,5 8-10") == [3, 5, 8, 9, 10]
     with pytest.raises(ValueError, match="no seeds"):
         seeds_in(" ")
+
+
+class Chatterbox(Recorder):
+    """Answers each message with two."""
+
+    def handle(self, event: Received, now: float) -> list[Effect]:
+        del now
+        return [Send(event.sender.endpoint, event.messages)] * 2 if event.sender is not None else []
+
+
+def test_nodes_that_keep_each_other_busy_for_nothing_end_the_run() -> None:
+    world = Simulation(1, nodes=2, core=Chatterbox, start_within_seconds=0.0)  # type: ignore[arg-type]
+    world.run(seconds=0.001)
+    say(world, 0, to(world, 1))
+    with pytest.raises(SimulationFailed, match="there is a storm: 10000 events within"):
+        world.run(seconds=1)
+
+
+def test_a_busy_world_that_goes_on_is_no_storm() -> None:
+    world = world_of(2)
+    for number in range(30):
+        say(world, 0, *[to(world, 1)] * 900)
+        world.run(seconds=0.2)
+        assert len(core(world, 1).heard) == 900 * (number + 1)

@@ -32,6 +32,9 @@ _MASK = 0xFFFF_FFFF
 _ROUNDING_SECONDS = 1e-9
 """A due time turned into the world's and back may be off by so much."""
 
+_STORM_EVENTS = 5000
+"""Events a host within a second, above which nodes keep each other busy for nothing: without this such a seed would never end."""
+
 
 class Observer(Protocol):
     """Is told what every node tells its user."""
@@ -51,7 +54,7 @@ class Wire(Observer, Protocol):
 
 
 class SimulationFailed(Exception):
-    """A node raised where it must not. The cause is chained; the world stopped where it was."""
+    """A node raised where it must not, then the cause is chained; or there is a storm. The world stopped where it was."""
 
 
 _Entry: TypeAlias = tuple[float, int, Callable[[Any, Any], None], Any, Any]
@@ -76,6 +79,8 @@ class Engine:
         self.is_mute = False
         """Whether nothing that is sent arrives, or counts: see :mod:`~pyminuteman.testing.simulation.warm_start`."""
         self.events = 0
+        self._storm_at = 0
+        self._calm_at = 0.0
         self.traffic_digest = 0
         """A checksum over all that arrived anywhere, in order."""
         self._wire = wire
@@ -97,7 +102,7 @@ class Engine:
         """Let so much time pass.
 
         Raises:
-            SimulationFailed: A node raised an exception.
+            SimulationFailed: A node raised an exception, or there is a storm.
         """
         self.run_until(self.now + seconds)
 
@@ -105,7 +110,7 @@ class Engine:
         """Let time pass until ``end``.
 
         Raises:
-            SimulationFailed: A node raised an exception.
+            SimulationFailed: A node raised an exception, or there is a storm.
         """
         heap, pop = self._heap, heapq.heappop
         subject: object = None
@@ -113,11 +118,22 @@ class Engine:
             while heap and heap[0][0] <= end:
                 self.now, _, action, subject, other = pop(heap)
                 self.events += 1
+                if self.events > self._storm_at:
+                    self._watch_for_storm()
                 action(subject, other)
+        except SimulationFailed:
+            raise
         except Exception as error:
             who = subject.name if isinstance(subject, Host | Process) else "a node"
             raise SimulationFailed(f"at {self.now:.4f} s {who} raised {error!r}") from error
         self.now = max(self.now, end)
+
+    def _watch_for_storm(self) -> None:
+        most = _STORM_EVENTS * len(self._by_endpoint)
+        passed = self.now - self._calm_at
+        if passed < 1.0 and self._storm_at:
+            raise SimulationFailed(f"at {self.now:.4f} s there is a storm: {most} events within {passed:.4f} s")
+        self._storm_at, self._calm_at = self.events + most, self.now
 
     # -- the inner loop ------------------------------------------------------------------------------------------------
     def _carry_out(self, process: Process, effects: Sequence[Effect]) -> None:
