@@ -24,7 +24,7 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux 
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     packages="$packages python3-dev"
 case $extra in
-dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg" ;;
+dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg etcd-server" ;;
 bench) packages="$packages valgrind libc6-dbg serf nftables" ;;
 esac
 if command -v dpkg-query >/dev/null; then
@@ -43,8 +43,10 @@ if command -v dpkg-query >/dev/null; then
             die "apt-get could not install$missing"
         fi
         rm -f "$log"
-        # The benchmark starts its own: whoever has not had serf does not want an agent that is there after every boot.
-        case $missing in *serf*) ! command -v systemctl >/dev/null || $sudo systemctl disable --now serf >/dev/null 2>&1 || true ;; esac
+        # Tests and benchmarks start their own: whoever has not had these does not want servers that are there after every boot.
+        for service in serf etcd-server:etcd; do
+            case $missing in *"${service%%:*}"*) ! command -v systemctl >/dev/null || $sudo systemctl disable --now "${service##*:}" >/dev/null 2>&1 || true ;; esac
+        done
     else
         say "system packages are there"
     fi

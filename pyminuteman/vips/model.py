@@ -1,0 +1,202 @@
+"""What sources say and the data plane obeys: VIPs, their backends, and how connections are shared among them.
+
+Pure. A VIP is known by its key (protocol, host, port); the host is an address, or a name that every node maps to the same addresses
+(:mod:`pyminuteman.vips.allocation`). Nothing here knows who is in reach: that is decided in :mod:`pyminuteman.vips.desired`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, Self
+
+from pyminuteman.addresses import format_address, format_endpoint, parse_address
+from pyminuteman.errors import MinutemanError
+from pyminuteman.ipvs.destination import ForwardingMethod
+from pyminuteman.ipvs.service import Persistence, Protocol, ServiceFlags
+
+__all__ = ["VIP", "WEIGHT_MAX", "Backend", "BackendKey", "InvalidVIPError", "VIPKey", "VIPName", "VIPSettings"]
+
+WEIGHT_MAX: Final = 65535
+"""Largest weight of a backend; the kernel takes more, and no scheduler makes use of it."""
+_PORT_MAX: Final = 65535
+_TEXT_MAX_BYTES: Final = 255
+"""Longest label, framework or principal, in UTF-8: what a DNS name has room for."""
+
+
+class InvalidVIPError(MinutemanError, ValueError):
+    """A VIP or backend was described that cannot be. Nothing was changed; the text says what is accepted."""
+
+
+def _check_text(what: str, text: str, *, empty: bool = False) -> None:
+    if not (text or empty) or len(text.encode()) > _TEXT_MAX_BYTES or not text.isprintable():
+        msg = f"{what} {text!r} is not 1 to {_TEXT_MAX_BYTES} bytes of printable text"
+        raise InvalidVIPError(msg)
+
+
+def _check_port(port: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port <= _PORT_MAX:
+        msg = f"{port!r} is not a port (1 to {_PORT_MAX})"
+        raise InvalidVIPError(msg)
+
+
+def _canonical(address: str) -> str:
+    try:
+        return format_address(parse_address(address)[1])
+    except ValueError as error:
+        raise InvalidVIPError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VIPName:
+    """The name of a VIP, as its label writes it, and the framework that it is a name in: ``/foo`` of ``marathon``."""
+
+    label: str
+    framework: str
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        _check_text("label", self.label)
+        _check_text("framework", self.framework)
+
+    def __str__(self) -> str:
+        """``/foo@marathon``: what it was called. The DNS name is in :mod:`pyminuteman.vips.names`."""
+        return f"{self.label}@{self.framework}"
+
+
+@dataclass(frozen=True, slots=True)
+class VIPKey:
+    """Where clients connect to: TCP or UDP (or SCTP), an address or a name, and a port (1 to 65535).
+
+    Raises:
+        InvalidVIPError: The address is none, or the port.
+    """
+
+    protocol: Protocol
+    host: str | VIPName
+    """An address in its canonical text, or a name."""
+    port: int
+
+    def __post_init__(self) -> None:
+        """Validate; an address is brought into its canonical form."""
+        _check_port(self.port)
+        object.__setattr__(self, "protocol", Protocol(self.protocol))
+        if isinstance(self.host, str):
+            object.__setattr__(self, "host", _canonical(self.host))
+
+    @classmethod
+    def tcp(cls, host: str | VIPName, port: int) -> Self:
+        """A TCP VIP."""
+        return cls(Protocol.TCP, host, port)
+
+    @classmethod
+    def udp(cls, host: str | VIPName, port: int) -> Self:
+        """A UDP VIP."""
+        return cls(Protocol.UDP, host, port)
+
+    @property
+    def sort_key(self) -> tuple[int, bool, tuple[str, ...], int]:
+        """For an order that is the same on every node."""
+        host = self.host
+        named = isinstance(host, VIPName)
+        return self.protocol, named, (host.label, host.framework) if isinstance(host, VIPName) else (host,), self.port
+
+    def __str__(self) -> str:
+        """``tcp://11.0.0.1:80``, ``tcp://[fd00::1]:80`` or ``tcp:///foo@marathon:80``."""
+        host = self.host
+        place = f"{host}:{self.port}" if isinstance(host, VIPName) else format_endpoint(host, self.port)
+        return f"{self.protocol.name.lower()}://{place}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BackendKey:
+    """What tells the backends of one VIP apart."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """``10.0.0.5:8080``."""
+        return format_endpoint(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where connections of a VIP go to.
+
+    Raises:
+        InvalidVIPError: An address that is none, a port or weight out of its range.
+    """
+
+    address: str
+    port: int
+    weight: int = 1
+    """Relative share, 0 to :data:`WEIGHT_MAX`; 0 takes no new connections and keeps those it has."""
+    agent: str = ""
+    """Address of the host it runs on: it is in reach when that member is. Empty: it is on no member, and always held in reach."""
+    local: BackendKey | None = None
+    """Where the same container is reached on its own host, past the host's port mapping; None where there is none. Connections that
+    start on that host do not pass its port mapping a second time."""
+
+    def __post_init__(self) -> None:
+        """Validate; addresses are brought into their canonical form."""
+        object.__setattr__(self, "address", _canonical(self.address))
+        if self.agent:
+            object.__setattr__(self, "agent", _canonical(self.agent))
+        _check_port(self.port)
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not 0 <= self.weight <= WEIGHT_MAX:
+            msg = f"{self.weight!r} is not a weight (0 to {WEIGHT_MAX})"
+            raise InvalidVIPError(msg)
+
+    @property
+    def key(self) -> BackendKey:
+        """Address and port."""
+        return BackendKey(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class VIPSettings:
+    """How a VIP shares its connections. The defaults are what Minuteman did."""
+
+    scheduler: str = "wlc"
+    flags: ServiceFlags = ServiceFlags.NONE
+    persistence: Persistence | None = None
+    forward: ForwardingMethod = ForwardingMethod.MASQUERADE
+    drain_seconds: float = 0.0
+    """How long a backend that is taken away keeps its connections (weight 0) before it goes; 0 takes it away at once."""
+
+    def __post_init__(self) -> None:
+        """Validate what the kernel does not."""
+        if not 0 <= self.drain_seconds <= 86400:  # noqa: PLR2004 - a day
+            msg = f"{self.drain_seconds!r} is not a time to drain (0 to 86400 seconds)"
+            raise InvalidVIPError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class VIP:
+    """A VIP with its backends, in the order of their keys.
+
+    Raises:
+        InvalidVIPError: Two backends have one address and port.
+    """
+
+    key: VIPKey
+    backends: tuple[Backend, ...] = ()
+    settings: VIPSettings = field(default_factory=VIPSettings)
+    principal: str = ""
+    """On whose behalf the source claims it, such as a Mesos framework; empty for the source itself. The policy goes by it."""
+
+    def __post_init__(self) -> None:
+        """Sort the backends, and validate."""
+        _check_text("principal", self.principal, empty=True)
+        backends = tuple(sorted(self.backends, key=lambda backend: backend.key))
+        for one, other in pairwise(backends):
+            if one.key == other.key:
+                msg = f"{self.key} has two backends at {one.key}"
+                raise InvalidVIPError(msg)
+        object.__setattr__(self, "backends", backends)
+
+    def with_backends(self, backends: Iterable[Backend]) -> VIP:
+        """The same VIP with other backends."""
+        return VIP(self.key, tuple(backends), self.settings, self.principal)
