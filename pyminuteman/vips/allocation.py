@@ -61,7 +61,11 @@ class AddressRange(NamedTuple):
         return format_address((self.low + slot).to_bytes(4 if self.family == IPV4 else 16, "big"))
 
     def slot(self, address: str) -> int | None:
-        """The place of that address; None when it is not of the range."""
+        """The place of that address; None when it is not of the range.
+
+        Raises:
+            ValueError: It is no address.
+        """
         family, packed = parse_address(address)
         slot = int.from_bytes(packed, "big") - self.low
         return slot if family == self.family and 0 <= slot < self.size else None
@@ -93,6 +97,7 @@ class Allocation:
         self._slots: dict[str, int] = {}
         self._holders: dict[int, str | None] = {}  # None holds what is reserved
         self._homeless: dict[str, None] = {}
+        self._moved: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._homes
@@ -110,6 +115,12 @@ class Allocation:
         """Names that found no address, in order: the range is too small."""
         return sorted(self._homeless)
 
+    def take_moved(self) -> list[str]:
+        """Names whose address may be another than when this was last called (they came, went or stepped aside), in order."""
+        moved = sorted(self._moved)
+        self._moved.clear()
+        return moved
+
     def add(self, name: str) -> None:
         """The name is there."""
         if name not in self._homes:
@@ -122,12 +133,17 @@ class Allocation:
             return
         slot = self._slots.pop(name, None)
         self._homeless.pop(name, None)
+        self._moved.add(name)
         del self._homes[name]
         if slot is not None:
             self._vacate(slot)
 
     def reserve(self, address: str) -> None:
-        """Somebody uses the address as it stands: no name gets it."""
+        """Somebody uses the address as it stands: no name gets it. Addresses outside of the range are passed over.
+
+        Raises:
+            ValueError: It is no address.
+        """
         slot = self._range.slot(address)
         if slot is None or (slot in self._holders and self._holders[slot] is None):
             return
@@ -138,7 +154,11 @@ class Allocation:
             self._place(displaced, self._distance(displaced, slot) + 1)
 
     def release(self, address: str) -> None:
-        """The address is free for names again."""
+        """The address is free for names again, however often it was reserved.
+
+        Raises:
+            ValueError: It is no address.
+        """
         slot = self._range.slot(address)
         if slot is not None and slot in self._holders and self._holders[slot] is None:
             self._vacate(slot)
@@ -159,11 +179,13 @@ class Allocation:
                 name, distance = holder, held
             distance += 1
         self._homeless[name] = None
+        self._moved.add(name)
 
     def _settle(self, name: str, slot: int) -> None:
         self._slots[name] = slot
         self._holders[slot] = name
         self._homeless.pop(name, None)
+        self._moved.add(name)
 
     def _vacate(self, slot: int) -> None:
         """Fill a place with whoever it prefers of those that had to go on from it, and so on with the place that one leaves."""

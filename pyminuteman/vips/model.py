@@ -14,7 +14,8 @@ from typing import Final, Self
 from pyminuteman.addresses import format_address, format_endpoint, parse_address
 from pyminuteman.errors import MinutemanError
 from pyminuteman.ipvs.destination import ForwardingMethod
-from pyminuteman.ipvs.service import Persistence, Protocol, ServiceFlags
+from pyminuteman.ipvs.errors import InvalidServiceError
+from pyminuteman.ipvs.service import Persistence, Protocol, Service, ServiceFlags, ServiceKey
 
 __all__ = ["VIP", "WEIGHT_MAX", "Backend", "BackendKey", "InvalidVIPError", "VIPKey", "VIPName", "VIPSettings"]
 
@@ -23,6 +24,8 @@ WEIGHT_MAX: Final = 65535
 _PORT_MAX: Final = 65535
 _TEXT_MAX_BYTES: Final = 255
 """Longest label, framework or principal, in UTF-8: what a DNS name has room for."""
+_DRAIN_MAX_SECONDS: Final = 86400
+_ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - stand for the addresses that a name will have; nothing is bound
 
 
 class InvalidVIPError(MinutemanError, ValueError):
@@ -30,7 +33,8 @@ class InvalidVIPError(MinutemanError, ValueError):
 
 
 def _check_text(what: str, text: str, *, empty: bool = False) -> None:
-    if not (text or empty) or len(text.encode()) > _TEXT_MAX_BYTES or not text.isprintable():
+    # Printable first: half of a surrogate pair, which JSON can say, is not, and cannot be encoded.
+    if not (text or empty) or not text.isprintable() or len(text.encode()) > _TEXT_MAX_BYTES:
         msg = f"{what} {text!r} is not 1 to {_TEXT_MAX_BYTES} bytes of printable text"
         raise InvalidVIPError(msg)
 
@@ -70,7 +74,7 @@ class VIPKey:
     """Where clients connect to: TCP or UDP (or SCTP), an address or a name, and a port (1 to 65535).
 
     Raises:
-        InvalidVIPError: The address is none, or the port.
+        InvalidVIPError: The protocol, the address or the port is none.
     """
 
     protocol: Protocol
@@ -81,6 +85,9 @@ class VIPKey:
     def __post_init__(self) -> None:
         """Validate; an address is brought into its canonical form."""
         _check_port(self.port)
+        if self.protocol not in Protocol._value2member_map_:
+            msg = f"{self.protocol!r} is not a protocol (6, 17 or 132: TCP, UDP, SCTP)"
+            raise InvalidVIPError(msg)
         object.__setattr__(self, "protocol", Protocol(self.protocol))
         if isinstance(self.host, str):
             object.__setattr__(self, "host", _canonical(self.host))
@@ -145,6 +152,9 @@ class Backend:
         if self.agent:
             object.__setattr__(self, "agent", _canonical(self.agent))
         _check_port(self.port)
+        if self.local is not None:
+            _check_port(self.local.port)
+            object.__setattr__(self, "local", BackendKey(_canonical(self.local.address), self.local.port))
         if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not 0 <= self.weight <= WEIGHT_MAX:
             msg = f"{self.weight!r} is not a weight (0 to {WEIGHT_MAX})"
             raise InvalidVIPError(msg)
@@ -167,10 +177,25 @@ class VIPSettings:
     """How long a backend that is taken away keeps its connections (weight 0) before it goes; 0 takes it away at once."""
 
     def __post_init__(self) -> None:
-        """Validate what the kernel does not."""
-        if not 0 <= self.drain_seconds <= 86400:  # noqa: PLR2004 - a day
-            msg = f"{self.drain_seconds!r} is not a time to drain (0 to 86400 seconds)"
+        """Validate what does not depend on the VIP."""
+        seconds = self.drain_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _DRAIN_MAX_SECONDS:
+            msg = f"{seconds!r} is not a time to drain (0 to {_DRAIN_MAX_SECONDS} seconds)"
             raise InvalidVIPError(msg)
+        if self.forward not in ForwardingMethod._value2member_map_:
+            msg = f"{self.forward!r} is not a way to forward packets"
+            raise InvalidVIPError(msg)
+
+    def service(self, key: ServiceKey) -> Service:
+        """The service that a VIP with these settings is at that place.
+
+        Raises:
+            InvalidServiceError: The settings do not go with the place: a netmask of the other family, one-packet scheduling of TCP.
+        """
+        return Service(key, self.scheduler, self.flags, self.persistence)
+
+
+_DEFAULTS: Final = VIPSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +203,7 @@ class VIP:
     """A VIP with its backends, in the order of their keys.
 
     Raises:
-        InvalidVIPError: Two backends have one address and port.
+        InvalidVIPError: Two backends have one address and port, or the kernel could hold no such VIP with these settings.
     """
 
     key: VIPKey
@@ -196,6 +221,21 @@ class VIP:
                 msg = f"{self.key} has two backends at {one.key}"
                 raise InvalidVIPError(msg)
         object.__setattr__(self, "backends", backends)
+        if self.settings != _DEFAULTS:
+            self._check_settings()
+
+    def _check_settings(self) -> None:
+        """A named VIP has to be possible in one family at least; whether it is in the other is seen where it gets its address."""
+        host, reason = self.key.host, ""
+        for address in _ANYWHERE if isinstance(host, VIPName) else (host,):
+            try:
+                self.settings.service(ServiceKey(self.key.protocol, address, self.key.port))
+            except InvalidServiceError as error:
+                reason = reason or str(error)
+            else:
+                return
+        msg = f"{self.key}: {reason}"
+        raise InvalidVIPError(msg)
 
     def with_backends(self, backends: Iterable[Backend]) -> VIP:
         """The same VIP with other backends."""

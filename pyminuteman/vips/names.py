@@ -27,9 +27,9 @@ def dns_label(text: str) -> str:
     Empty when nothing is left. So ``/a/b`` and ``ab`` are one: frameworks that use such names do not tell them apart.
     """
     found: list[str] = []
-    for char in text.lower():
-        if char.isascii() and char.isalnum():
-            found.append(char)
+    for char in text:
+        if char.isascii() and char.isalnum():  # before the case is changed: that makes an ASCII letter of the Kelvin sign
+            found.append(char.lower())
         elif char in "-_" and found:
             found.append("-")
         if len(found) == _LABEL_MAX:
@@ -43,11 +43,13 @@ def dns_name(name: VIPName) -> str:
     Raises:
         InvalidVIPError: Nothing of the label or of the framework is left.
     """
-    parts = [dns_label(part) for text in (name.label, name.framework) for part in text.split(".") if part]
-    labels = [part for part in parts if part]
-    if len(labels) < len(parts) or not dns_label(name.label.replace(".", "")) or not dns_label(name.framework.replace(".", "")):
-        msg = f"{name} has no DNS name: a label of it has neither a letter nor a digit"
-        raise InvalidVIPError(msg)
+    labels: list[str] = []
+    for text in (name.label, name.framework):
+        parts = [dns_label(part) for part in text.split(".") if part]
+        if not parts or not all(parts):
+            msg = f"{name} has no DNS name: each part of {text!r} needs a letter or a digit"
+            raise InvalidVIPError(msg)
+        labels += parts
     return ".".join(labels)
 
 
