@@ -8,7 +8,8 @@ PURE := pyminuteman/addresses.py pyminuteman/errors.py $(addprefix pyminuteman/i
         errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
         errors.py failure_detector.py gossip.py healing.py hyparview.py keyring.py keys.py members.py messages.py metrics.py \
-        multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py)
+        multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py) \
+        $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py model.py names.py policy.py resolution.py)
 
 .PHONY: help install demo test simulate bench bench-membership lint clean
 
