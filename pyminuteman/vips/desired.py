@@ -93,7 +93,10 @@ class DesiredTable:
         self._dns_names: dict[VIPName, str] = {}
         self._unaddressed: dict[VIPName, str] = {}
         self._dirty: set[VIPKey] = set()
-        self._order: list[VIPKey] | None = []
+        # Both are kept in order, so that a state is a copy. None, or not so: to be made, or put in order, first.
+        self._services: dict[Service, tuple[Destination, ...]] | None = {}
+        self._in_order = True
+        self._names_in_order = True
         self._state = DesiredState()
         self.resolved = 0
 
@@ -167,13 +170,18 @@ class DesiredTable:
         names = self._book.take_changed()
         for name in names:
             self._dirty |= self._by_name.get(name, set())
-        if not self._dirty and not names and self._order is not None:
+        if not self._dirty and not names and self._services is not None:
             return self._state
         conditions = Conditions(found.__getitem__, self._own, self._adjustments)
         for key in self._dirty:
-            resolution = resolve(self._vips[key], self._book, conditions)
-            before = self._resolutions.get(key)
-            self._resolutions[key] = resolution if before is None else _sparing(before, resolution)
+            before, resolution = self._resolutions.get(key), resolve(self._vips[key], self._book, conditions)
+            if before is not None:
+                resolution = _sparing(before, resolution)
+            if before is None or not _same_services(before, resolution):
+                self._services = None
+            elif self._services is not None:
+                self._services.update(resolution.services)
+            self._resolutions[key] = resolution
         self.resolved += len(self._dirty)
         self._say_names(names | {key.host for key in self._dirty if isinstance(key.host, VIPName)})
         self._dirty.clear()
@@ -181,41 +189,50 @@ class DesiredTable:
         return self._state
 
     def _compose(self) -> DesiredState:
-        if self._order is None:
-            self._order = sorted(self._vips, key=lambda key: key.sort_key)
-        resolutions = {key: self._resolutions[key] for key in self._order}
+        if not self._in_order:
+            self._resolutions = {key: self._resolutions[key] for key in sorted(self._resolutions, key=_sort_key)}
+            self._in_order = True
+        if self._services is None:
+            self._services = dict(chain.from_iterable(resolution.services for resolution in self._resolutions.values()))
+        if not self._names_in_order:
+            self._names = {name: self._names[name] for name in sorted(self._names)}
+            self._names_in_order = True
         return DesiredState(
-            dict(chain.from_iterable(resolution.services for resolution in resolutions.values())),
-            resolutions,
-            {name: self._names[name] for name in sorted(self._names)},
-            tuple(chain.from_iterable(self._conflicts[key] for key in self._order if key in self._conflicts)),
+            dict(self._services),
+            dict(self._resolutions),
+            dict(self._names),
+            tuple(chain.from_iterable(self._conflicts[key] for key in sorted(self._conflicts, key=_sort_key))),
             {name: self._unaddressed[name] for name in sorted(self._unaddressed)},
         )
 
     def _say_names(self, names: Iterable[VIPName]) -> None:
-        """Bring DNS names up to date: first all that may have gone, since what one name loses another may have."""
+        """Bring DNS names up to date: first those that names have lost, since what one loses another may have."""
         for name in names:
-            self._names.pop(self._dns_names.pop(name, ""), None)
-            self._unaddressed.pop(name, None)
+            before = self._dns_names.get(name)
+            if before is not None and before != self._book.dns_name(name):
+                del self._dns_names[name], self._names[before]
         for name in names:
-            keys = self._by_name.get(name)
-            if keys is None:
-                continue
-            reasons = [reason for family in self._book.families if (reason := self._book.reason(name, family))]
-            if reasons:
-                self._unaddressed[name] = reasons[0]
             dns = self._book.dns_name(name)
             if dns is not None:
-                services = {service.key for key in keys for service, _ in self._resolutions[key].services}
-                places = sorted({(service.family, service.address) for service in services})
-                ports = sorted({(key.protocol, key.port) for key in keys})
-                self._dns_names[name] = dns
-                self._names[dns] = NameRecord(tuple(address for _, address in places), tuple(ports))
+                self._names_in_order &= dns in self._names
+                self._dns_names[name], self._names[dns] = dns, self._record(name)
+            self._unaddressed.pop(name, None)
+            if name in self._by_name:
+                reasons = [reason for family in self._book.families if (reason := self._book.reason(name, family))]
+                if reasons:
+                    self._unaddressed[name] = reasons[0]
+
+    def _record(self, name: VIPName) -> NameRecord:
+        keys = self._by_name[name]
+        services = {service.key for key in keys for service, _ in self._resolutions[key].services}
+        places = sorted({(service.family, service.address) for service in services})
+        ports = sorted({(key.protocol, key.port) for key in keys})
+        return NameRecord(tuple(address for _, address in places), tuple(ports))
 
     # Who is where
 
     def _enter(self, key: VIPKey) -> None:
-        self._order = None
+        self._in_order = False
         if isinstance(key.host, VIPName):
             self._book.add(key.host)
             self._by_name.setdefault(key.host, set()).add(key)
@@ -223,7 +240,7 @@ class DesiredTable:
             self._book.reserve(key.host)
 
     def _leave(self, key: VIPKey) -> None:
-        self._order = None
+        self._services = None
         self._dirty.discard(key)
         self._resolutions.pop(key, None)
         if isinstance(key.host, VIPName):
@@ -251,6 +268,14 @@ def _drop(index: dict[K, set[VIPKey]], at: K, key: VIPKey) -> None:
         keys.discard(key)
         if not keys:
             del index[at]
+
+
+def _sort_key(key: VIPKey) -> tuple[int, bool, tuple[str, ...], int]:
+    return key.sort_key
+
+
+def _same_services(before: Resolution, after: Resolution) -> bool:
+    return [service for service, _ in before.services] == [service for service, _ in after.services]
 
 
 def _sparing(before: Resolution, after: Resolution) -> Resolution:

@@ -54,6 +54,10 @@ _STREAM_MAX_BYTES: Final = 65535
 _NAME_MAX_BYTES: Final = 255  # RFC 1035, 2.3.4: with the lengths of its labels and the root's
 _HEADER: Final = struct.Struct("!6H")
 _TTL_MAX_SECONDS: Final = 86400
+_NUMBER_BYTES: Final = 2
+"""A message begins with the number by which the client knows its answer."""
+_ANSWERS_MAX: Final = 1024
+"""Answers kept until the names change, of 1.7 KiB at most with their queries: making one takes some 100 times as long."""
 _ADDITIONAL_MAX: Final = 2
 """EDNS's record and a signature's are all that a query has there."""
 _SERIAL_MASK: Final = 0xFFFF_FFFF
@@ -134,6 +138,7 @@ class Responder:
         self._names: Mapping[str, NameRecord] = {}
         self._above: frozenset[str] = frozenset()
         self._serial = 1
+        self._answers: dict[tuple[bytes, bool], tuple[bytes, str]] = {}
         outcomes = (
             "noerror",
             "nodata",
@@ -158,6 +163,7 @@ class Responder:
             self._names = dict(names)
             self._above = frozenset(parent for name in names for parent in _parents(name))
             self._serial = self._serial + 1 & _SERIAL_MASK
+            self._answers.clear()
         room = _NAME_MAX_BYTES - 1 - min(sum(len(label) + 1 for label in zone.labels[:-1]) for zone in self._zones)
         return sorted(name for name in names if len(name) + 1 > room)
 
@@ -172,57 +178,60 @@ class Responder:
         if len(query) < _HEADER.size or query[2] & 0x80:  # who answers answers answers for ever
             self.counters["ignored"] += 1
             return None
+        question = query[_NUMBER_BYTES:], stream
+        known = self._answers.get(question)
+        if known is None:
+            known = self._make(query, stream=stream)
+            if len(query) <= _PLAIN_MAX_BYTES and len(known[0]) <= PAYLOAD_MAX_BYTES:
+                if len(self._answers) >= _ANSWERS_MAX:
+                    del self._answers[next(iter(self._answers))]
+                self._answers[question] = known
+        wire, outcome = known
+        self.counters[outcome] += 1
+        self.counters["truncated"] += bool(wire[2] & 0x02)
+        return query[:_NUMBER_BYTES] + wire[_NUMBER_BYTES:]
+
+    def _make(self, query: bytes, *, stream: bool) -> tuple[bytes, str]:
+        """An answer that is not remembered, and what came of the query."""
         _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(query)
         if dns.opcode.from_flags(flags) != dns.opcode.QUERY:
-            return self._bare(query, dns.rcode.NOTIMP)
+            return _bare(flags, dns.rcode.NOTIMP)
         if (questions, answers, authorities) != (1, 0, 0) or additionals > _ADDITIONAL_MAX:
-            return self._bare(query, dns.rcode.FORMERR)
+            return _bare(flags, dns.rcode.FORMERR)
         try:
             message = dns.message.from_wire(query)
         except dns.message.UnknownTSIGKey:
-            return self._bare(query, dns.rcode.NOTAUTH)
+            return _bare(flags, dns.rcode.NOTAUTH)
         except (dns.exception.DNSException, ValueError):
-            return self._bare(query, dns.rcode.FORMERR)
+            return _bare(flags, dns.rcode.FORMERR)
         response = dns.message.make_response(message, our_payload=PAYLOAD_MAX_BYTES, pad=0)
+        outcome = "badvers"
         if message.edns > 0:
             response.set_rcode(dns.rcode.BADVERS)
-            self.counters["badvers"] += 1
         else:
-            self._fill(response, message.question[0])
+            outcome = self._fill(response, message.question[0])
         size = _STREAM_MAX_BYTES if stream else max(_PLAIN_MAX_BYTES, min(message.payload, PAYLOAD_MAX_BYTES))
-        wire = response.to_wire(max_size=size, prefer_truncation=True)
-        if wire[2] & 0x02:
-            self.counters["truncated"] += 1
-        return wire
+        return response.to_wire(max_size=size, prefer_truncation=True), outcome
 
-    def _bare(self, query: bytes, rcode: dns.rcode.Rcode) -> bytes:
-        """A header and no more, for what is not understood."""
-        self.counters[rcode.name.lower()] += 1
-        number, flags, *_ = _HEADER.unpack_from(query)
-        kept = flags & 0x7800 | flags & dns.flags.RD  # the opcode, and whether recursion was wished for
-        return _HEADER.pack(number, dns.flags.QR | kept | rcode, 0, 0, 0, 0)
-
-    def _fill(self, response: dns.message.Message, question: dns.rrset.RRset) -> None:
+    def _fill(self, response: dns.message.Message, question: dns.rrset.RRset) -> str:
         name = question.name
         zone = next((zone for zone in self._zones if name.is_subdomain(zone)), None)
         transfer = question.rdtype in {dns.rdatatype.AXFR, dns.rdatatype.IXFR}
         if zone is None or question.rdclass != dns.rdataclass.IN or transfer:
             response.set_rcode(dns.rcode.REFUSED)
-            self.counters["refused"] += 1
-            return
+            return "refused"
         response.flags |= dns.flags.AA
         found = self._find(zone, name, question.rdtype)
         if found.answer:
-            self.counters["noerror"] += 1
             for rdata in found.answer:
                 _add(response.answer, name, found.ttl_seconds, rdata)
             for owner, rdata in found.additional:
                 _add(response.additional, owner, self.config.ttl_seconds, rdata)
-            return
-        self.counters["nodata" if found.exists else "nxdomain"] += 1
+            return "noerror"
         if not found.exists:
             response.set_rcode(dns.rcode.NXDOMAIN)
         _add(response.authority, zone, self.config.negative_ttl_seconds, self._soa(zone))
+        return "nodata" if found.exists else "nxdomain"
 
     def _find(self, zone: dns.name.Name, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Found:
         labels = [label.decode("latin-1").lower() for label in name.labels[: -len(zone.labels)]]
@@ -279,6 +288,12 @@ class Responder:
             seconds,
             self.config.negative_ttl_seconds,
         )
+
+
+def _bare(flags: int, rcode: dns.rcode.Rcode) -> tuple[bytes, str]:
+    """A header and no more, for what is not understood; and what came of the query."""
+    kept = flags & 0x7800 | flags & dns.flags.RD  # the opcode, and whether recursion was wished for
+    return _HEADER.pack(0, dns.flags.QR | kept | rcode, 0, 0, 0, 0), rcode.name.lower()
 
 
 def _parents(name: str) -> list[str]:

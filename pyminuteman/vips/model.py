@@ -102,6 +102,10 @@ class VIPKey:
         """A UDP VIP."""
         return cls(Protocol.UDP, host, port)
 
+    def __hash__(self) -> int:
+        """Without the protocol: it tells few keys apart, and hashing an enumeration's member costs more than all the rest."""
+        return hash((self.host, self.port))
+
     @property
     def sort_key(self) -> tuple[int, bool, tuple[str, ...], int]:
         """For an order that is the same on every node."""
@@ -145,10 +149,13 @@ class Backend:
     local: BackendKey | None = None
     """Where the same container is reached on its own host, past the host's port mapping; None where there is none. Connections that
     start on that host do not pass its port mapping a second time."""
+    key: BackendKey = field(init=False, repr=False, compare=False)
+    """Address and port."""
 
     def __post_init__(self) -> None:
         """Validate; addresses are brought into their canonical form."""
         object.__setattr__(self, "address", _canonical(self.address))
+        object.__setattr__(self, "key", BackendKey(self.address, self.port))
         if self.agent:
             object.__setattr__(self, "agent", _canonical(self.agent))
         _check_port(self.port)
@@ -158,11 +165,6 @@ class Backend:
         if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not 0 <= self.weight <= WEIGHT_MAX:
             msg = f"{self.weight!r} is not a weight (0 to {WEIGHT_MAX})"
             raise InvalidVIPError(msg)
-
-    @property
-    def key(self) -> BackendKey:
-        """Address and port."""
-        return BackendKey(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)

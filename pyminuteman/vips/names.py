@@ -5,6 +5,7 @@ Pure. The rules are those of Mesos's frameworks and of dcos-net, so that a clust
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 from typing import Final
 
@@ -13,6 +14,7 @@ from pyminuteman.vips.model import InvalidVIPError, VIPName
 __all__ = ["dns_label", "dns_name", "phash2", "sha1_number"]
 
 _LABEL_MAX: Final = 63  # RFC 1035, 2.3.4
+_DROPPED: Final = re.compile("[^A-Za-z0-9_-]+")
 _MASK: Final = 0xFFFF_FFFF
 _GOLDEN_RATIO: Final = 0x9E37_79B9
 _BINARY_TAG: Final = 13
@@ -26,15 +28,8 @@ def dns_label(text: str) -> str:
     ``-`` and ``_`` become a hyphen once something stands before them; what is beyond 63 bytes is cut off; then a hyphen at the end.
     Empty when nothing is left. So ``/a/b`` and ``ab`` are one: frameworks that use such names do not tell them apart.
     """
-    found: list[str] = []
-    for char in text:
-        if char.isascii() and char.isalnum():  # before the case is changed: that makes an ASCII letter of the Kelvin sign
-            found.append(char.lower())
-        elif char in "-_" and found:
-            found.append("-")
-        if len(found) == _LABEL_MAX:
-            break
-    return "".join(found).rstrip("-")
+    kept = _DROPPED.sub("", text)  # before the case is changed: that makes an ASCII letter of the Kelvin sign
+    return kept.lstrip("-_").replace("_", "-").lower()[:_LABEL_MAX].rstrip("-")
 
 
 def dns_name(name: VIPName) -> str:

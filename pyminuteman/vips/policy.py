@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
-from pyminuteman.addresses import parse_address, parse_network
+from pyminuteman.addresses import IPV4, IPV6, parse_address, parse_network
 from pyminuteman.errors import MinutemanError
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.model import Backend, BackendKey, InvalidVIPError, VIPKey, VIPName
@@ -40,6 +41,7 @@ __all__ = [
 ANYBODY: Final = "*"
 """In a rule: any source, or any principal."""
 _PORT_MAX: Final = 65535
+_BITS: Final = {IPV4: 32, IPV6: 128}
 
 
 class InvalidPolicyError(MinutemanError, ValueError):
@@ -53,29 +55,29 @@ class Networks:
         InvalidPolicyError: One is not a network, or has bits set beyond its prefix.
     """
 
-    __slots__ = ("_parsed", "texts")
+    __slots__ = ("_by_family", "texts")
 
     def __init__(self, *texts: str) -> None:
         self.texts: Final = texts
         try:
-            self._parsed = tuple(parse_network(text) for text in texts)
+            parsed = sorted({parse_network(text) for text in texts})
         except ValueError as error:
             raise InvalidPolicyError(str(error)) from None
+        self._by_family: Final = {
+            of: tuple((size - prefix, bits) for family, bits, prefix in parsed if family == of) for of, size in _BITS.items()
+        }
 
     def __contains__(self, address: str) -> bool:
         """Whether the address is in one of them."""
-        return self.cover(*parse_address(address))
-
-    def cover(self, family: int, packed: bytes) -> bool:
-        """The same of an address that is parsed already."""
-        bits, value = len(packed) * 8, int.from_bytes(packed, "big")
-        return any(family == other and value >> (bits - prefix) == network for other, network, prefix in self._parsed)
+        family, packed = parse_address(address)
+        value = int.from_bytes(packed, "big")
+        return any(value >> shift == bits for shift, bits in self._by_family[family])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Networks) and self._parsed == other._parsed
+        return isinstance(other, Networks) and self._by_family == other._by_family
 
     def __hash__(self) -> int:
-        return hash(self._parsed)
+        return hash(tuple(self._by_family.values()))
 
     def __repr__(self) -> str:
         """As it is written."""
@@ -288,11 +290,12 @@ class Policy:
 
     def _denied(self, address: str) -> str:
         """What kind of address it is, if nobody may be there; else nothing."""
-        family, packed = parse_address(address)
-        for kind, networks in NEVER:
-            if networks.cover(family, packed):
-                return kind
-        return "denied by the policy" if self.denied.cover(family, packed) else ""
+        return _never(address) or ("denied by the policy" if self.denied.texts and address in self.denied else "")
+
+
+@lru_cache(maxsize=4096)
+def _never(address: str) -> str:
+    return next((kind for kind, networks in NEVER if address in networks), "")
 
 
 def _refuse_host(host: str | VIPName, rule: Rule) -> tuple[RefusalReason, str] | None:

@@ -122,6 +122,8 @@ class Adjustments:
 
     def weigh(self, vip: VIPKey, backend: Backend) -> tuple[int, Reason]:
         """The weight of a backend that is in reach and healthy; and, if that is 0, why."""
+        if not (self.drained or self.drained_agents or self.weights):  # as nearly always
+            return backend.weight, Reason.SOURCE
         here, everywhere = (vip, backend.key), (None, backend.key)
         if here in self.drained or everywhere in self.drained or backend.agent in self.drained_agents:
             return 0, Reason.DRAINED
@@ -130,7 +132,8 @@ class Adjustments:
 
     def fails(self, vip: VIPKey, backend: Backend) -> bool:
         """Whether it fails its health check."""
-        return (vip, backend.key) in self.unhealthy or (None, backend.key) in self.unhealthy
+        unhealthy = self.unhealthy
+        return bool(unhealthy) and ((vip, backend.key) in unhealthy or (None, backend.key) in unhealthy)
 
 
 _NO_ADJUSTMENTS = Adjustments()
@@ -189,12 +192,11 @@ def resolve(vip: VIP, book: AddressBook, conditions: Conditions) -> Resolution:
     for family, backends in of_family.items():
         if isinstance(host, str):
             # Without backends, too: connections to the address are refused then, and do not reach the host's own port.
-            address = host if family == _family(host) else None
-            reason, detail = Reason.OTHER_FAMILY, ""
+            address, reason = host if family == _family(host) else None, Reason.OTHER_FAMILY
         else:
-            address = book.address(host, family) if backends else None
-            reason, detail = Reason.NO_ADDRESS, book.reason(host, family)
+            address, reason = book.address(host, family) if backends else None, Reason.NO_ADDRESS
         if address is None:
+            detail = "" if isinstance(host, str) else book.reason(host, family)
             exclusions += _all_out(vip, backends, reason, detail)
             continue
         try:

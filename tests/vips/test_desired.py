@@ -86,6 +86,16 @@ def test_a_host_is_asked_about_once_however_many_backends_it_has() -> None:
     assert sorted(asked) == ["10.0.0.1", "10.0.0.2"]
 
 
+def test_a_backend_on_no_member_comes_and_goes_like_any_other() -> None:
+    away = Backend("192.0.2.1", 80)
+    desired = table(claim(WEB, away))
+    before = desired.refresh(up)
+    desired.put(WEB, [claim(WEB, away, A)])
+    assert desired.refresh(up) == table(claim(WEB, away, A)).refresh(up)
+    desired.put(WEB, [claim(WEB, away)])
+    assert desired.refresh(up) == before
+
+
 def test_what_is_claimed_no_more_is_gone() -> None:
     desired = table(claim(WEB, A), claim(FOO, B))
     desired.refresh(up)

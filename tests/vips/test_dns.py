@@ -342,7 +342,7 @@ def test_the_serial_goes_up_with_what_is_new_and_wraps() -> None:
     assert serial(on) == before + 1
     assert ask(query(FOO, "A"), on=on).rcode() == dns.rcode.NXDOMAIN
     on._serial = 2**32 - 1
-    on.publish(NAMES)
+    on.publish(NAMES)  # begins again
     assert serial(on) == 0
 
 
@@ -353,6 +353,32 @@ def test_names_too_long_to_be_asked_for_are_told() -> None:
     assert on.publish({longest: NAMES["foo.marathon"]}) == []
     assert rows(ask(query(f"{longest}.vip", "A"), on=on)) == ["11.0.0.35"]
     assert on.publish({longest + "b": NAMES["foo.marathon"], "foo.marathon": NAMES["foo.marathon"]}) == [longest + "b"]
+
+
+def test_an_answer_that_is_remembered_is_the_one_that_was_made_but_for_its_number() -> None:
+    on = responder()
+    for _ in range(2):
+        for name in (FOO, f"bar.{DEFAULT_ZONE}", "example.org", f"_vip._tcp.many.ports.{DEFAULT_ZONE}"):
+            for stream in (False, True):
+                asked = query(name, "SRV")
+                fresh = ask(asked, stream=stream)
+                assert ask(asked, stream=stream, on=on) == fresh
+                assert ask(asked, stream=stream, on=on).id == asked.id
+    assert (on.counters["nodata"], on.counters["nxdomain"], on.counters["refused"], on.counters["truncated"]) == (8, 8, 8, 4)
+    on.publish({})
+    assert ask(query(FOO, "SRV"), on=on).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_no_more_than_1024_answers_are_remembered_and_none_that_is_large() -> None:
+    on = responder()
+    for number in range(1030):
+        ask(query(f"a{number}.{DEFAULT_ZONE}", "A"), on=on)
+    assert len(on._answers) == 1024
+    on.publish({})
+    on.publish(NAMES)
+    ask(query(f"_vip._tcp.many.ports.{DEFAULT_ZONE}", "SRV"), on=on, stream=True)
+    ask(query(FOO, "A", use_edns=0, pad=600), on=on)
+    assert len(on._answers) == 0
 
 
 def test_what_came_of_queries_is_counted() -> None:
