@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from pyminuteman.cli.desired import DesiredTable, Invalid, Place, from_plain, place_text
-from pyminuteman.cli.positions import Lines, closest_line, json_lines, toml_lines
+from pyminuteman.cli.desired import DesiredTable, from_plain
 from pyminuteman.cli.rules_lines import rules_lines
 from pyminuteman.cli.scopes import parse_scope
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.ipvs import Destination, OutsideScope, Scope, Service, ServiceKey, parse_table
+from pyminuteman.plain.fields import Invalid, Place
+from pyminuteman.plain.positions import closest_line
+from pyminuteman.plain.text import decode, key_with_line, lines_of, parse
 
 __all__ = ["FORMATS", "Source", "read_source"]
 
 FORMATS: Final = ("toml", "json", "ipvsadm")
 _EXTENSIONS: Final = {".toml": "toml", ".json": "json", ".rules": "ipvsadm", ".ipvsadm": "ipvsadm", ".txt": "ipvsadm"}
 _STDIN: Final = "standard input"
-_TOML_WHERE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Source:
     def _lines(self) -> Mapping[tuple[bytes, bytes], int | None]:
         if self.format == "ipvsadm":
             return rules_lines(self.text)
-        places = _lines(self.format, self.text)
+        places = lines_of(self.format, self.text)
         lines: dict[tuple[bytes, bytes], int | None] = {}
         for index, (service, rows) in enumerate(self.table.services.items()):
             lines[service.key.packed, b""] = closest_line(places, ("service", index))
@@ -101,7 +99,7 @@ def read_source(path: str, kind: str | None = None) -> Source:
         parsed = parse_table(text, path=shown)
         services: dict[Service, tuple[Destination, ...]] = {service: tuple(rows) for service, rows in parsed.items()}
         return Source(shown, kind, text, DesiredTable(services))
-    data = _parse_json(text, shown) if kind == "json" else _parse_toml(text, shown)
+    data = parse(kind, text, shown)
     try:
         return Source(shown, kind, text, from_plain(data))
     except Invalid as error:
@@ -114,15 +112,7 @@ def _read(path: str, shown: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(shown, "", f"cannot be read: {reason}") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(shown, f"line {line}", "this is not UTF-8 text (nor ASCII)") from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigurationError(shown, f"line {line}", "this is not text: it has a zero byte")
-    return text
+    return decode(raw, shown)
 
 
 def _sniff(text: str) -> str:
@@ -136,54 +126,5 @@ def _sniff(text: str) -> str:
     return "toml"
 
 
-def _parse_toml(text: str, shown: str) -> Any:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = _TOML_WHERE.fullmatch(str(error))
-        line = int(found[2]) if found else text.count("\n") + 1  # else it says "at end of document"
-        column = f", column {found[3]}" if found else ""
-        raise ConfigurationError(
-            shown, f"line {line}{column}", found[1] if found else str(error).removesuffix(" (at end of document)")
-        ) from error
-    except RecursionError as error:
-        raise ConfigurationError(shown, "", "it is nested too deeply") from error
-
-
-def _parse_json(text: str, shown: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(shown, f"line {error.lineno}, column {error.colno}", error.msg) from error
-    except _DuplicateKeyError as error:
-        raise ConfigurationError(shown, "", f"the key {error.args[0]!r} is there twice in one object") from None
-    except RecursionError as error:
-        raise ConfigurationError(shown, "", "it is nested too deeply") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise ConfigurationError(shown, "", str(error)) from error
-
-
-class _DuplicateKeyError(Exception):
-    pass
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys the json module would silently keep the last."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _DuplicateKeyError(key)
-            seen.add(key)
-    return made
-
-
-def _lines(kind: str, text: str) -> Lines:
-    return json_lines(text) if kind == "json" else toml_lines(text)
-
-
 def _fail(shown: str, kind: str, text: str, place: Place, reason: str) -> NoReturn:
-    line, where = closest_line(_lines(kind, text), place), place_text(place)
-    key = f"line {line} ({where})" if line else where
-    raise ConfigurationError(shown, key, reason) from None
+    raise ConfigurationError(shown, key_with_line(lines_of(kind, text), place), reason) from None

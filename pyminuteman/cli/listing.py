@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 from pyminuteman.addresses import IPV6, format_endpoint
-from pyminuteman.cli.desired import flag_names
 from pyminuteman.ipvs import (
     Connection,
     Counters,
@@ -25,6 +24,7 @@ from pyminuteman.ipvs import (
     ServiceKey,
     ServiceStatistics,
 )
+from pyminuteman.plain.ipvs_words import flag_names
 
 __all__ = ["View", "format_connections", "format_listing", "large_number", "service_name", "service_settings"]
 
@@ -77,7 +77,7 @@ def service_name(key: ServiceKey) -> str:
 
 def service_settings(service: Service) -> str:
     """``sh (sh-fallback,sh-port) persistent 77 mask 255.255.0.0 pe sip ops``."""
-    flags = flag_names(service)
+    flags = flag_names(service.scheduler, service.flags)
     persistence = service.persistence
     words = [service.scheduler]
     if named := [name for name in flags if name != "ops"]:

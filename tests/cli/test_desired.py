@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 
 from pyminuteman.cli import desired as module
-from pyminuteman.cli.desired import KEYS, Invalid, from_plain, place_text, to_plain
+from pyminuteman.cli.desired import KEYS, from_plain, to_plain
 from pyminuteman.cli.toml_writer import format_toml
 from pyminuteman.ipvs import Destination, Service, Snapshot, Tunnel
+from pyminuteman.plain.fields import Invalid, place_text
 from tests.support.strategies import tables
 
 Table = dict[Service, tuple[Destination, ...]]

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from pyminuteman.cli.desired import to_plain
 from pyminuteman.cli.files import read_source
-from pyminuteman.cli.positions import closest_line, json_lines, toml_lines
+from pyminuteman.plain.positions import closest_line, json_lines, toml_lines
 from pyminuteman.cli.scopes import parse_scope
 from pyminuteman.cli.toml_writer import format_toml
 from pyminuteman.errors import ConfigurationError
@@ -137,7 +137,7 @@ WEB = '[[service]]\nprotocol = "tcp"\naddress = "11.0.0.1"\nport = 80\n'
         ("a.json", '{"service":\n[}', "line 2, column 2: Expecting value"),
         ("a.json", '{"service": [], "service": []}', "the key 'service' is there twice"),
         ("a.json", "[" * 200000, "nested too deeply"),
-        ("a.json", "[]", "the file is a list; expected a table"),
+        ("a.json", "[]", "it is a list; expected a table"),
         ("a.json", "", "line 1, column 1: Expecting value"),
         ("a.json", '{"version": ' + "1" * 5000 + "}", "Exceeds the limit"),
         ("a.rules", "# x\n-A -t 11.0.0.1:80\n-a -t 11.0.0.1:80 -r 10.0.0.5:80 -w x", "line 3: --weight 'x' is not a number"),

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pyminuteman.plain.fields import Place
+
 __all__ = ["Lines", "closest_line", "json_lines", "toml_lines"]
 
-Place = tuple[str | int, ...]
 Lines = Mapping[Place, int]
 """Places in the data to lines, counted from 1."""
 

@@ -1,0 +1,1 @@
+"""Plain data, which is what TOML and JSON hold: from text to typed values, with errors that name file, line and key."""
