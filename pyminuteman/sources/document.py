@@ -1,0 +1,302 @@
+"""VIPs as people and programs write them, in TOML and JSON: from plain data to VIPs and back. Pure.
+
+Invariants:
+
+1. What :func:`plain_vip` makes, :func:`parse_vip` takes again, and gives an equal VIP (but for its principal: that is not for the
+   document to say, but for the source to know).
+2. What the kernel would refuse later is refused here, at the key that says it. An unknown key is an error, not a remark.
+3. A VIP that is wrong is left out whole: half of its backends would take all of its connections.
+
+The words are those of desired IPVS tables (docs/desired-state.md), for the same things. The format: docs/sources/file.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyminuteman.addresses import parse_address, parse_endpoint
+from pyminuteman.ipvs.destination import Destination, ForwardingMethod
+from pyminuteman.ipvs.errors import IPVSError
+from pyminuteman.ipvs.service import Protocol, Service, ServiceKey
+from pyminuteman.plain.fields import Invalid, Place, as_table, choice, get, number, place_text, short
+from pyminuteman.plain.ipvs_words import (
+    FORWARDS,
+    PROTOCOLS,
+    flag_names,
+    plain_persistence,
+    read_flags,
+    read_persistence,
+)
+from pyminuteman.sources.base import SourceError, SourceProblem, SourceState
+from pyminuteman.vips.model import VIP, WEIGHT_MAX, Backend, BackendKey, InvalidVIPError, VIPKey, VIPName, VIPSettings
+from pyminuteman.vips.names import dns_name
+
+__all__ = [
+    "DRAIN_SECONDS_MAX",
+    "FRAMEWORK_DEFAULT",
+    "KEYS",
+    "VIPS_MAX",
+    "Fault",
+    "Reading",
+    "parse_document",
+    "parse_vip",
+    "plain_document",
+    "plain_vip",
+    "read_document",
+]
+
+FRAMEWORK_DEFAULT: Final = "minuteman"
+"""The framework of names in documents that name none."""
+DRAIN_SECONDS_MAX: Final = 86400
+VIPS_MAX: Final = 100_000
+"""VIPs of one document: a hundred times what anybody has shown to run, and still a second to read."""
+BACKENDS_MAX: Final = 10_000
+"""Backends of one VIP."""
+
+KEYS: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset({"version", "vip"}),
+    "vip": frozenset(
+        {
+            *("listen", "name", "framework", "protocol", "port"),
+            *("scheduler", "flags", "persistence", "forward", "drain", "backend"),
+        }
+    ),
+    "backend": frozenset({"address", "port", "weight", "agent", "local"}),
+}
+"""The keys of each kind of table; no others are taken. Those of ``persistence`` are :data:`PERSISTENCE_KEYS`."""
+
+_PORTS: Final = (1, 65535)
+_FORWARDS: Final = {
+    name: method
+    for name, method in FORWARDS.items()
+    if method in {ForwardingMethod.MASQUERADE, ForwardingMethod.ROUTE, ForwardingMethod.TUNNEL}
+}
+_ANYWHERE: Final = {True: "::", False: "0.0.0.0"}  # noqa: S104 - stands for the address that a name will get
+_LISTEN: Final = "tcp://11.0.0.1:80, udp://[fd00::1]:53"
+_ADDRESS_SIGNS: Final = frozenset("0123456789abcdefABCDEF.:[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A VIP that was left out.
+
+    Attributes:
+        place: Where in the document.
+        reason: What is wrong with it, and what is accepted.
+        key: Whose description is wrong; None when not even that can be told.
+    """
+
+    place: Place
+    reason: str
+    key: VIPKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a document says.
+
+    Attributes:
+        vips: In the order of their keys; no key twice.
+        faults: What was left out, in the order of the document.
+    """
+
+    vips: tuple[VIP, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+def parse_vip(document: object, where: str) -> VIP:
+    """One VIP; ``where`` says for errors where the document is.
+
+    Raises:
+        SourceError: It does not say what it must; the text names the key.
+    """
+    try:
+        row = as_table(document, (), KEYS["vip"])
+        return _vip(row, _key(row, ()), ())
+    except Invalid as error:
+        raise SourceError(": ".join(filter(None, (where, place_text(error.place), error.reason)))) from None
+
+
+def parse_document(document: object, where: str) -> SourceState:
+    """All VIPs of a document. One that is wrong is left out, and is among the problems.
+
+    Raises:
+        SourceError: The document as a whole is none.
+    """
+    try:
+        reading = read_document(document)
+    except Invalid as error:
+        raise SourceError(": ".join(filter(None, (where, place_text(error.place), error.reason)))) from None
+    problems = [SourceProblem(f"{where}: {place_text(fault.place)}", fault.reason) for fault in reading.faults]
+    return SourceState(reading.vips, tuple(problems))
+
+
+def read_document(document: object) -> Reading:
+    """As :func:`parse_document`, with the places of what is wrong.
+
+    Raises:
+        Invalid: The document as a whole is none: no table, an unknown key at the top, another version, too many VIPs.
+    """
+    top = as_table(document, (), KEYS[""])
+    version = get(top, "version", (), int, 1)
+    if version != 1:
+        raise Invalid(("version",), f"version {version} is not known here; this reads version 1")
+    rows = get(top, "vip", (), list, [])
+    if len(rows) > VIPS_MAX:
+        raise Invalid(("vip",), f"there are {len(rows)} VIPs; a document has at most {VIPS_MAX}")
+    vips: dict[VIPKey, VIP] = {}
+    first: dict[VIPKey, int] = {}
+    faults: list[Fault] = []
+    for index, item in enumerate(rows):
+        place: Place = ("vip", index)
+        key = None
+        try:
+            row = as_table(item, place, KEYS["vip"])
+            key = _key(row, place)
+            if key in first:
+                raise Invalid(place, f"{key} is described twice, first as vip[{first[key]}]")
+            first[key] = index
+            vips[key] = _vip(row, key, place)
+        except Invalid as error:
+            faults.append(Fault(error.place, error.reason, key))
+    return Reading(tuple(sorted(vips.values(), key=lambda vip: vip.key.sort_key)), tuple(faults))
+
+
+def _key(row: Mapping[str, Any], place: Place) -> VIPKey:
+    listen = get(row, "listen", place, str, "")
+    if not listen and row.get("name") is None:
+        raise Invalid(place, f'it has neither listen (as in "{_LISTEN}") nor name')
+    if not listen:
+        protocol = choice(row, "protocol", place, PROTOCOLS, "tcp")
+        label, framework = get(row, "name", place, str), get(row, "framework", place, str, FRAMEWORK_DEFAULT)
+        port = number(row, "port", place, _PORTS)
+        try:
+            name = VIPName(label, framework)
+            dns_name(name)  # whoever has none can be found by nobody
+            return VIPKey(protocol, name, port)
+        except InvalidVIPError as error:
+            raise Invalid((*place, "name"), str(error)) from None
+    for name in ("name", "framework", "protocol", "port"):
+        if row.get(name) is not None:
+            raise Invalid((*place, name), f"{name} does not go with listen, which says it all")
+    scheme, _, rest = listen.partition("://")
+    if scheme not in PROTOCOLS or not rest:
+        raise Invalid((*place, "listen"), f"listen {short(listen)} is not written as {_LISTEN}")
+    try:
+        address, at = parse_endpoint(rest)
+        if at is None:
+            raise Invalid((*place, "listen"), f"listen {short(listen)} has no port (one after an IPv6 address needs that in brackets)")
+        return VIPKey(PROTOCOLS[scheme], address, at)
+    except Invalid:
+        raise
+    except ValueError as error:
+        hint = "" if _ADDRESS_SIGNS.issuperset(rest) else "; a VIP by name has name and port instead"
+        raise Invalid((*place, "listen"), f"listen {short(listen)}: {error}{hint}") from None
+
+
+def _vip(row: Mapping[str, Any], key: VIPKey, place: Place) -> VIP:
+    settings = _settings(row, key, place)
+    rows = get(row, "backend", place, list, [])
+    if len(rows) > BACKENDS_MAX:
+        raise Invalid((*place, "backend"), f"there are {len(rows)} backends; a VIP has at most {BACKENDS_MAX}")
+    backends: dict[BackendKey, Backend] = {}
+    for index, item in enumerate(rows):
+        here: Place = (*place, "backend", index)
+        backend = _backend(as_table(item, here, KEYS["backend"]), key, settings.forward, here)
+        if backend.key in backends:
+            raise Invalid(here, f"{key} has backend {backend.key} twice")
+        backends[backend.key] = backend
+    return VIP(key, tuple(backends.values()), settings)
+
+
+def _settings(row: Mapping[str, Any], key: VIPKey, place: Place) -> VIPSettings:
+    scheduler = get(row, "scheduler", place, str, "wlc")
+    flags, persistence = read_flags(row, place, scheduler), read_persistence(row, place)
+    drain = row.get("drain")
+    if drain is None:
+        drain = 0
+    if isinstance(drain, bool) or not isinstance(drain, int | float) or not 0 <= drain <= DRAIN_SECONDS_MAX:
+        raise Invalid((*place, "drain"), f"drain {short(drain)} is not a number of seconds from 0 to {DRAIN_SECONDS_MAX}")
+    # The address of a name is not known yet, nor its family: only a prefix length that no IPv4 mask has tells.
+    six = not isinstance(key.host, str) and persistence is not None and _is_for_ipv6(persistence.netmask)
+    host = key.host if isinstance(key.host, str) else _ANYWHERE[six]
+    try:
+        Service(ServiceKey(key.protocol, host, key.port), scheduler, flags, persistence)
+    except IPVSError as error:
+        said = str(error) if isinstance(key.host, str) else str(error).partition(": ")[2]
+        raise Invalid(place, said) from None
+    return VIPSettings(scheduler, flags, persistence, choice(row, "forward", place, _FORWARDS, "masquerade"), float(drain))
+
+
+def _is_for_ipv6(netmask: str) -> bool:
+    return netmask.isascii() and netmask.isdigit() and 32 < int(netmask[:4])  # noqa: PLR2004 - the bits of IPv4
+
+
+def _backend(row: Mapping[str, Any], key: VIPKey, forward: ForwardingMethod, place: Place) -> Backend:
+    address, port = get(row, "address", place, str), number(row, "port", place, _PORTS, key.port)
+    weight = number(row, "weight", place, (0, WEIGHT_MAX), 1)
+    try:
+        Destination(address, port, weight, forward)
+    except IPVSError as error:
+        raise Invalid((*place, "address"), str(error)) from None
+    if forward is not ForwardingMethod.MASQUERADE and port != key.port:
+        word = forward.name.lower()
+        raise Invalid((*place, "port"), f"forward = {word!r} cannot change the port: it is {key.port}, that of the VIP")
+    if isinstance(key.host, str) and forward is not ForwardingMethod.TUNNEL and (":" in address) != (":" in key.host):
+        raise Invalid((*place, "address"), f"{key} reaches {address}, of the other address family, only by a tunnel")
+    agent = get(row, "agent", place, str, "")
+    try:
+        if agent:
+            parse_address(agent)
+    except ValueError as error:
+        raise Invalid((*place, "agent"), f"agent {error}; it is the address of the host that the backend runs on") from None
+    return Backend(address, port, weight, agent, _local(row, place))
+
+
+def _local(row: Mapping[str, Any], place: Place) -> BackendKey | None:
+    text = get(row, "local", place, str, "")
+    if not text:
+        return None
+    try:
+        address, port = parse_endpoint(text)
+    except ValueError as error:
+        raise Invalid((*place, "local"), f"local {error}") from None
+    if not port:
+        raise Invalid((*place, "local"), f"local {short(text)} is not ADDRESS:PORT")
+    return BackendKey(address, port)
+
+
+def plain_vip(vip: VIP) -> dict[str, Any]:
+    """What :func:`parse_vip` reads. Only what differs from the defaults, but for what people look for first."""
+    key, settings = vip.key, vip.settings
+    if isinstance(key.host, VIPName):
+        plain: dict[str, Any] = {"name": key.host.label, "framework": key.host.framework, "port": key.port}
+        plain |= {"protocol": Protocol(key.protocol).name.lower()}
+    else:
+        plain = {"listen": str(key)}
+    plain["scheduler"] = settings.scheduler
+    if settings.flags:
+        plain["flags"] = flag_names(settings.scheduler, settings.flags)
+    if settings.persistence:
+        plain["persistence"] = {k: v for k, v in (plain_persistence(settings.persistence) or {}).items() if v is not None}
+    plain["forward"] = settings.forward.name.lower()
+    if settings.drain_seconds:
+        plain["drain"] = settings.drain_seconds
+    plain["backend"] = [_plain_backend(backend) for backend in vip.backends]
+    return plain
+
+
+def _plain_backend(backend: Backend) -> dict[str, Any]:
+    plain: dict[str, Any] = {"address": backend.address, "port": backend.port, "weight": backend.weight}
+    if backend.agent:
+        plain["agent"] = backend.agent
+    if backend.local:
+        plain["local"] = str(backend.local)
+    return plain
+
+
+def plain_document(state: SourceState) -> dict[str, Any]:
+    """What :func:`parse_document` reads: a state without its problems."""
+    return {"version": 1, "vip": [plain_vip(vip) for vip in state.vips]}
