@@ -9,14 +9,16 @@ Needs httpx2, from the extras ``etcd`` and ``sources``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx2
 import trio
@@ -28,6 +30,10 @@ __all__ = ["HttpClient", "HttpError", "HttpOptions", "HttpResponse", "without_se
 BODY_MAX_BYTES: Final = 256 << 20
 """Largest body read whole: the state of a Mesos master with 100,000 tasks is a third of it."""
 _ERROR_TEXT_MAX: Final = 200
+_REFUSAL_MAX_BYTES: Final = 1 << 16
+_TOKEN_MAX_BYTES: Final = 16384
+"""Larger ones than any server takes in a header."""
+_RETRY_DIGITS_MAX: Final = 9
 
 
 class HttpError(MinutemanError):
@@ -81,34 +87,52 @@ class HttpOptions:
         Raises:
             ConfigurationError: A file cannot be read, or is no certificate or key.
         """
-        context = ssl.create_default_context()
+        try:
+            cafile = None if self.ca_file is None else str(self.ca_file)
+            context = ssl.create_default_context(cafile=cafile)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(self.ca_file, "TLS", f"no certificates to trust can be read: {_said(error)}") from None
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        try:
-            if self.ca_file is not None:
-                context = context if self.insecure else ssl.create_default_context(cafile=str(self.ca_file))
-            if self.certificate_file is not None:
-                context.load_cert_chain(self.certificate_file, self.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(self.certificate_file or self.ca_file, "TLS", str(error)) from None
+        if self.certificate_file is not None:
+            try:
+                # A password, though there is none: OpenSSL would ask for it on the terminal, and wait.
+                context.load_cert_chain(self.certificate_file, self.key_file, password=b"")
+            except (OSError, ssl.SSLError) as error:
+                at = f"{self.certificate_file}" + (f" and {self.key_file}" if self.key_file else "")
+                said = f"no certificate with its key, which has no password, can be read: {_said(error)}"
+                raise ConfigurationError(at, "TLS", said) from None
         return context
 
 
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 def without_secrets(url: str) -> str:
-    """The URL without user, password and query, which may hold tokens."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, (f"[{host}]" if ":" in host else host) + port, parts.path, "", ""))
+    """The URL without user, password, query and fragment, which may hold tokens; and with nothing that cannot be printed."""
+    try:
+        parts = urlsplit(url)
+        host, number = parts.hostname or "", parts.port
+    except ValueError:
+        return "(no URL)"
+    port = f":{number}" if number is not None else ""
+    return _printable(urlunsplit((parts.scheme, (f"[{host}]" if ":" in host else host) + port, parts.path, "", "")))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 class HttpResponse:
     """An answer whose body is still to come."""
 
-    def __init__(self, response: httpx2.Response, url: str) -> None:
+    def __init__(self, response: httpx2.Response, url: str, secrets: tuple[str, ...] = ()) -> None:
         self._response = response
+        self._pieces = response.aiter_raw()
         self._url = url
+        self._secrets = secrets
 
     @property
     def status(self) -> int:
@@ -120,17 +144,33 @@ class HttpResponse:
         """Names in any case."""
         return self._response.headers
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; it is for the caller to bound.
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; it is for the caller to bound. A second call goes on where the first one stopped.
 
         Raises:
             HttpError: It breaks off, or nothing comes for as long as the timeout.
         """
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
+            return await anext(self._pieces)
         except httpx2.HTTPError as error:
             raise HttpError(f"{self._url}: {_reason(error)}") from None
+
+    async def close(self) -> None:
+        """Nobody reads on.
+
+        httpx2 reads through a chain of generators, and one in the middle does not close the next (httpx2 2.16). They end when what
+        they read from does; so that is closed first, and then they are run to their end, of which at most a buffer's worth is left.
+        """
+        await self._response.aclose()
+        with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError):
+            async for _ in self._pieces:
+                pass
 
     async def read(self, most: int = BODY_MAX_BYTES) -> bytes:
         """The whole body.
@@ -156,16 +196,22 @@ class HttpClient:
             ConfigurationError: The URL is none of http or https, or a file of the options is no good.
         """
         self.options = HttpOptions() if options is None else options
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(base_url)
+            fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            fine = False
+        if not fine or not base_url.isprintable():
             raise ConfigurationError(None, without_secrets(base_url), "is not a URL such as https://host:1234")
+        self._password = unquote(parts.password or "")
         self.base_url = base_url.rstrip("/")
         verify: ssl.SSLContext | bool = self.options.ssl_context() if parts.scheme == "https" else False
         socket = self.options.unix_socket
         self._client = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(verify=verify, uds=None if socket is None else str(socket)),
             timeout=self.options.timeout_seconds,
-            headers={"user-agent": "pyminuteman", **self.options.headers},
+            # Not compressed: a kilobyte that unfolds to a gigabyte is none of our worries then.
+            headers={"user-agent": "pyminuteman", "accept-encoding": "identity", **self.options.headers},
             follow_redirects=False,
             trust_env=False,
         )
@@ -196,26 +242,32 @@ class HttpClient:
         """
         url = self.base_url + path
         shown = without_secrets(url)
-        sent = {**(headers or {}), **self._authorization()}
+        token = self._token()
+        sent = {**(headers or {}), **self._authorization(token)}
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
             sent.setdefault("content-type", "application/json")
         wait = httpx2.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
-        request = self._client.build_request(
-            method, url, content=content, params=dict(query) if query else None, headers=sent, timeout=wait
-        )
         try:
+            request = self._client.build_request(
+                method, url, content=content, params=dict(query) if query else None, headers=sent, timeout=wait
+            )
             response = await self._client.send(request, stream=True)
         except httpx2.HTTPError as error:
             raise HttpError(f"{shown}: {_reason(error)}") from None
+        except httpx2.InvalidURL:
+            raise HttpError(f"{shown}: is not a URL that can be asked for") from None
+        answer = HttpResponse(response, shown, tuple(filter(None, (token, self._password))))
         try:
-            answer = HttpResponse(response, shown)
             if not response.is_success:
                 raise await _refusal(answer)
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                raise HttpError(f"{shown}: the answer is in encoding {_printable(encoding)[:20]!r}, which was not asked for")
             yield answer
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await response.aclose()
+                await answer.close()
 
     async def json(self, method: str, path: str, *, most: int = BODY_MAX_BYTES, **request: Any) -> Any:
         """Send a request as :meth:`stream` does, and read the answer as JSON.
@@ -230,35 +282,58 @@ class HttpClient:
         except (ValueError, RecursionError) as error:
             raise HttpError(f"{without_secrets(self.base_url + path)}: the answer is no JSON: {error}") from None
 
-    def _authorization(self) -> dict[str, str]:
+    def _token(self) -> str:
         path = self.options.token_file
         if path is None:
-            return {}
+            return ""
         try:
-            token = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise HttpError(f"the token in {path} cannot be read: {error}") from None
+            with path.open("rb") as file:
+                token = file.read(_TOKEN_MAX_BYTES + 1).strip().decode("ascii")
+        except OSError as error:
+            raise HttpError(f"the token in {path} cannot be read: {_said(error)}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not token.isprintable() or not 0 < len(token) <= _TOKEN_MAX_BYTES:
+            raise HttpError(f"the token in {path} is none: expected one line of up to {_TOKEN_MAX_BYTES} ASCII characters")
+        return token
+
+    def _authorization(self, token: str) -> dict[str, str]:
+        if not token:
+            return {}
         scheme = self.options.token_scheme
         return {"authorization": f"{scheme}{token}" if scheme.endswith("=") else f"{scheme} {token}"}
 
 
 def _reason(error: httpx2.HTTPError) -> str:
+    """The kind of error, and the first thing that any of its causes says: a certificate is refused far down."""
+    text, cause = str(error), error.__cause__ or error.__context__
+    while not text and cause is not None and not isinstance(error, httpx2.TimeoutException):
+        text, cause = str(cause), cause.__cause__ or cause.__context__
     kind = type(error).__name__
-    text = str(error) or (error.__cause__ and str(error.__cause__)) or ""
-    return f"{kind}: {text}" if text else kind
+    return _printable(f"{kind}: {text}" if text else kind)
 
 
 async def _refusal(answer: HttpResponse) -> HttpError:
-    try:
-        with trio.move_on_after(1):
-            text = (await answer.read(1 << 16)).decode(errors="replace").strip()
-    except HttpError:
-        text = ""
-    shown = " ".join(text.split())[:_ERROR_TEXT_MAX]
-    after = answer.headers.get("retry-after", "")
+    text = ""
+    with contextlib.suppress(HttpError), trio.move_on_after(1):
+        text = (await answer.read(_REFUSAL_MAX_BYTES)).decode(errors="replace")
+    for secret in answer._secrets:  # noqa: SLF001 - of this module
+        text = text.replace(secret, "***")  # servers do say whom they do not let in
+    shown = _printable(" ".join(text.split()))[:_ERROR_TEXT_MAX]
     return HttpError(
-        f"{answer._url}: answered {answer.status}{': ' if shown else ''}{shown}",  # noqa: SLF001 - of this module
+        f"{answer._url}: answered {answer.status}{': ' if shown else ''}{shown}",  # noqa: SLF001
         status=answer.status,
         location=answer.headers.get("location", ""),
-        retry_after_seconds=float(after) if after.isdigit() else None,
+        retry_after_seconds=_retry_after(answer.headers),
     )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, or a date (RFC 9110, section 10.2.3), which counts from the server's own: its clock may not be ours."""
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text[:_RETRY_DIGITS_MAX])
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))).total_seconds())
+    except (TypeError, ValueError):  # one of them is none, or is not of any zone
+        return None
