@@ -55,7 +55,7 @@ def as_table(value: object, place: Place, keys: Collection[str]) -> Mapping[str,
         Invalid: It is none, or has; the nearest known key is named.
     """
     if not isinstance(value, dict):
-        raise Invalid(place, f"{place_text(place) or "it"} is {_kind(value)}; expected a table")
+        raise Invalid(place, f"{place_text(place) or 'it'} is {_kind(value)}; expected a table")
     for key in value:
         if key not in keys:
             close = closest(str(key), keys)

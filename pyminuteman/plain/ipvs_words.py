@@ -7,15 +7,25 @@ from typing import Any, Final
 
 from pyminuteman.ipvs.destination import ForwardingMethod
 from pyminuteman.ipvs.service import Persistence, Protocol, ServiceFlags
-from pyminuteman.plain.fields import Invalid, Place, as_table, get, number
+from pyminuteman.plain.fields import Invalid, Place, as_table, get, number, short
 
-__all__ = ["FORWARDS", "PERSISTENCE_KEYS", "PROTOCOLS", "flag_names", "flags_of", "plain_persistence", "read_flags", "read_persistence"]
+__all__ = [
+    "FORWARDS",
+    "PERSISTENCE_KEYS",
+    "PROTOCOLS",
+    "flag_names",
+    "flags_of",
+    "plain_persistence",
+    "read_flags",
+    "read_persistence",
+]
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {kind.name.lower(): kind for kind in Protocol}
 FORWARDS: Final[Mapping[str, ForwardingMethod]] = {method.name.lower(): method for method in ForwardingMethod}
 PERSISTENCE_KEYS: Final = frozenset({"timeout", "netmask"})
 _ONE_PACKET: Final = "ops"
 _TIMEOUTS: Final = (1, 31 * 86400)  # seconds; ipvsadm's MAX_TIMEOUT
+_NETMASK_MAX: Final = 15  # of 255.255.255.255
 
 
 def flags_of(scheduler: str) -> dict[str, ServiceFlags]:
@@ -65,6 +75,8 @@ def read_persistence(row: Mapping[str, Any], place: Place) -> Persistence | None
     if isinstance(netmask, int) and not isinstance(netmask, bool):
         netmask = str(netmask)  # a prefix length needs no quotes
     netmask = get({"netmask": netmask}, "netmask", inner, str, "")
+    if len(netmask) > _NETMASK_MAX:
+        raise Invalid((*inner, "netmask"), f"netmask {short(netmask)} is neither a mask nor a prefix length")
     return Persistence(number(rest, "timeout", inner, _TIMEOUTS, 360), netmask)
 
 

@@ -34,7 +34,9 @@ class Backoff:
     def __post_init__(self) -> None:
         """Validate."""
         if not (0 < self.first_seconds <= self.most_seconds and math.isfinite(self.most_seconds)):
-            msg = f"back-off from {self.first_seconds} to {self.most_seconds} seconds: both are above 0, the first is the lesser"
+            msg = (
+                f"back-off from {self.first_seconds} to {self.most_seconds} seconds: both are above 0, the first is the lesser"
+            )
             raise ValueError(msg)
 
     def wait_seconds(self, failures: int, random: Random) -> float:

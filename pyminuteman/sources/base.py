@@ -6,7 +6,7 @@ says why it is unhappy (:class:`SourceStatus`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -16,7 +16,7 @@ import trio
 
 from pyminuteman.errors import MinutemanError
 from pyminuteman.sources.backoff import Backoff
-from pyminuteman.vips.model import VIP
+from pyminuteman.vips.model import VIP, VIPKey
 
 __all__ = [
     "RETRY_AFTER_MAX_SECONDS",
@@ -66,6 +66,16 @@ class SourceState:
 
     vips: tuple[VIP, ...] = ()
     problems: tuple[SourceProblem, ...] = ()
+
+    @classmethod
+    def of(cls, vips: Iterable[VIP], problems: Iterable[SourceProblem] = ()) -> Self:
+        """From VIPs in any order. Of two with one key the first counts, and the other is a problem."""
+        kept: dict[VIPKey, VIP] = {}
+        found = list(problems)
+        reason = "it is described twice; the first description counts"
+        found += [SourceProblem(str(vip.key), reason) for vip in vips if kept.setdefault(vip.key, vip) is not vip]
+        ordered = sorted(kept.values(), key=lambda vip: vip.key.sort_key)
+        return cls(tuple(ordered), tuple(sorted(found, key=lambda problem: (problem.where, problem.reason))))
 
 
 @dataclass(slots=True)
@@ -175,7 +185,6 @@ async def feeding(run: Callable[[LatestState], Awaitable[None]]) -> AsyncIterato
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
 
 
 async def poll(

@@ -12,7 +12,7 @@ The words are those of desired IPVS tables (docs/desired-state.md), for the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ __all__ = [
     "VIPS_MAX",
     "Fault",
     "Reading",
+    "keep_last_good",
     "parse_document",
     "parse_vip",
     "plain_document",
@@ -164,6 +165,23 @@ def read_document(document: object) -> Reading:
     return Reading(tuple(sorted(vips.values(), key=lambda vip: vip.key.sort_key)), tuple(faults))
 
 
+def keep_last_good(vips: Iterable[VIP], wrong: Iterable[VIPKey | None], previous: Iterable[VIP]) -> tuple[VIP, ...]:
+    """What counts of a document in which something is wrong: a typing error takes nothing away that was there.
+
+    Args:
+        vips: What is right in it.
+        wrong: Whose descriptions are wrong: these VIPs stay as they were. With None among them, of which nobody knows whose it is, all
+            of the document stays as it was.
+        previous: What the document said before; empty when it said nothing yet, and then what is right counts.
+    """
+    before, faulty = tuple(previous), set(wrong)
+    if before and None in faulty:
+        return before
+    right = {vip.key: vip for vip in vips}
+    kept = {vip.key: vip for vip in before if vip.key in faulty}
+    return tuple(sorted((kept | right).values(), key=lambda vip: vip.key.sort_key))
+
+
 def _key(row: Mapping[str, Any], place: Place) -> VIPKey:
     listen = get(row, "listen", place, str, "")
     if not listen and row.get("name") is None:
@@ -173,9 +191,9 @@ def _key(row: Mapping[str, Any], place: Place) -> VIPKey:
         label, framework = get(row, "name", place, str), get(row, "framework", place, str, FRAMEWORK_DEFAULT)
         port = number(row, "port", place, _PORTS)
         try:
-            name = VIPName(label, framework)
-            dns_name(name)  # whoever has none can be found by nobody
-            return VIPKey(protocol, name, port)
+            named = VIPName(label, framework)
+            dns_name(named)  # whoever has none can be found by nobody
+            return VIPKey(protocol, named, port)
         except InvalidVIPError as error:
             raise Invalid((*place, "name"), str(error)) from None
     for name in ("name", "framework", "protocol", "port"):
@@ -187,7 +205,9 @@ def _key(row: Mapping[str, Any], place: Place) -> VIPKey:
     try:
         address, at = parse_endpoint(rest)
         if at is None:
-            raise Invalid((*place, "listen"), f"listen {short(listen)} has no port (one after an IPv6 address needs that in brackets)")
+            raise Invalid(
+                (*place, "listen"), f"listen {short(listen)} has no port (one after an IPv6 address needs that in brackets)"
+            )
         return VIPKey(PROTOCOLS[scheme], address, at)
     except Invalid:
         raise
@@ -231,7 +251,7 @@ def _settings(row: Mapping[str, Any], key: VIPKey, place: Place) -> VIPSettings:
 
 
 def _is_for_ipv6(netmask: str) -> bool:
-    return netmask.isascii() and netmask.isdigit() and 32 < int(netmask[:4])  # noqa: PLR2004 - the bits of IPv4
+    return netmask.isascii() and netmask.isdigit() and int(netmask[:4]) > 32  # noqa: PLR2004 - the bits of IPv4
 
 
 def _backend(row: Mapping[str, Any], key: VIPKey, forward: ForwardingMethod, place: Place) -> Backend:

@@ -10,11 +10,11 @@ from hypothesis import given
 
 from pyminuteman.cli.desired import to_plain
 from pyminuteman.cli.files import read_source
-from pyminuteman.plain.positions import closest_line, json_lines, toml_lines
 from pyminuteman.cli.scopes import parse_scope
 from pyminuteman.cli.toml_writer import format_toml
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.ipvs import Destination, Service, ServiceKey
+from pyminuteman.plain.positions import closest_line, json_lines, toml_lines
 from tests.support.strategies import tables
 
 TOML = '''# a comment with [[service]] in it
