@@ -1,0 +1,55 @@
+"""When a source is silent for too long: keep what it said last, or withdraw it after so many seconds.
+
+Minuteman withdrew the backends of its host after 60 seconds without an answer of the agent; dcos-net never did. Neither suits all: an
+agent that is down says nothing of containers, which go on running; a host whose agent stays down is often half dead itself. So it is
+said, and the status tells which of the two is the case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import trio
+
+from pyminuteman.sources.base import LatestState, SourceState, SourceStatus
+
+__all__ = ["OutageStatus", "withdraw_when_silent"]
+
+
+@dataclass(slots=True)
+class OutageStatus(SourceStatus):
+    """A status that says whether everything is withdrawn."""
+
+    withdrawn: str = ""
+    """Since when and why; empty while states stand."""
+
+    def good(self, now: float) -> None:
+        """A complete state was read."""
+        SourceStatus.good(self, now)
+        self.withdrawn = ""
+
+    def failed(self, now: float, reason: str) -> None:
+        """It could not be read."""
+        SourceStatus.failed(self, now, f"{self.withdrawn}{reason}")
+
+
+async def withdraw_when_silent(latest: LatestState, status: OutageStatus, after_seconds: float) -> NoReturn:
+    """Put an empty state once nothing good was heard for so long; beside what reads the source.
+
+    The next good state takes its place. It counts from the last good state, or from the start where there was none, so a server that
+    holds the line without a word is silent like one that refuses.
+    """
+    started = trio.current_time()
+    while True:
+        heard = started if status.last_good_at is None else status.last_good_at
+        left = heard + after_seconds - trio.current_time()
+        if left > 0:
+            await trio.sleep(left)
+            continue
+        if not status.withdrawn:
+            status.withdrawn = f"all VIPs are withdrawn, for nothing good was heard for {after_seconds:g} s; "
+            status.reason = status.withdrawn + (status.reason or "no answer yet")
+            status.counters["withdrawals"] = status.counters.get("withdrawals", 0) + 1
+            latest.put(SourceState())
+        await trio.sleep(min(after_seconds, 1.0))
