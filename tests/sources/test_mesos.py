@@ -528,3 +528,16 @@ async def test_an_error_of_the_reader_comes_out_as_it_is() -> None:
         with pytest.raises(ZeroDivisionError):
             async with MesosSource(options(double.url)).states():
                 raise ZeroDivisionError
+
+
+async def test_a_label_that_should_be_written_otherwise_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    double = MesosDouble()
+    double.state = json.loads((DATA / "dcos-net-1.11.x" / "state2_ipv6.json").read_text())
+    async with open_mesos_double(double):
+        source = MesosSource(options(double.url))
+        async with reading(source) as following:
+            assert keys(await following()) == ["tcp://[fd01:d::1]:80"]
+            await until(lambda: source.status.counters["fetches"] > 3, "three more polls")
+        assert source.status.counters["warnings"] == 1
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "'fd01:d::1:80' is taken for [fd01:d::1]:80; write it with brackets" in record.message
