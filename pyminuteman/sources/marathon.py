@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -222,10 +222,9 @@ class MarathonSource:
             self._status.counters["streams"] += 1
             self._attached = True
             self._asked.set()  # what happened before was not told
-            async with aclosing(response.chunks()) as chunks:
-                async for chunk in chunks:
-                    events = decoder.feed(chunk)
-                    self._status.counters["events"] += len(events)
-                    self._status.counters["events_dropped"] = decoder.dropped
-                    if events:
-                        self._asked.set()
+            async for chunk in response.chunks():
+                events = decoder.feed(chunk)
+                self._status.counters["events"] += len(events)
+                self._status.counters["events_dropped"] = decoder.dropped
+                if events:
+                    self._asked.set()

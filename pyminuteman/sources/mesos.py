@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -261,18 +261,17 @@ class _Stream:
     async def _read_records(self, response: HttpResponse, watchdog: trio.CancelScope, nursery: trio.Nursery) -> None:
         decoder = RecordDecoder(RECORD_MAX_BYTES)
         session: _Session | None = None
-        async with aclosing(response.chunks()) as chunks:
-            async for chunk in chunks:
-                for record in decoder.feed(chunk):
-                    self._status.counters["records"] += 1
-                    event = await parse_json(record, str(self._servers))
-                    if session is None:
-                        state = await trio.to_thread.run_sync(partial(MesosState.of_stream, event, legacy=self._options.legacy))
-                        session = _Session(self._source, state, self._latest, self._hosts)
-                        nursery.start_soon(session.publish)
-                    else:
-                        session.take(event)
-                    watchdog.deadline = trio.current_time() + _HEARTBEATS_MISSED * session.state.heartbeat_seconds
+        async for chunk in response.chunks():
+            for record in decoder.feed(chunk):
+                self._status.counters["records"] += 1
+                event = await parse_json(record, str(self._servers))
+                if session is None:
+                    state = await trio.to_thread.run_sync(partial(MesosState.of_stream, event, legacy=self._options.legacy))
+                    session = _Session(self._source, state, self._latest, self._hosts)
+                    nursery.start_soon(session.publish)
+                else:
+                    session.take(event)
+                watchdog.deadline = trio.current_time() + _HEARTBEATS_MISSED * session.state.heartbeat_seconds
         cut = "" if decoder.is_between else ", within a record"
         msg = f"{self._servers}: the stream has ended{cut}"
         raise SourceError(msg)
