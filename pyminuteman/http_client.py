@@ -43,16 +43,24 @@ class HttpError(MinutemanError):
         status: The HTTP status, or None when there was no answer.
         location: Where a redirect leads to; empty without one.
         retry_after_seconds: What the server asks for, or None.
+        body: The beginning of what came with the status (64 KiB), for APIs that say in it what is wrong. Not for the log.
     """
 
     def __init__(
-        self, reason: str, *, status: int | None = None, location: str = "", retry_after_seconds: float | None = None
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        location: str = "",
+        retry_after_seconds: float | None = None,
+        body: str = "",
     ) -> None:
         """Say what is wrong."""
         super().__init__(reason)
         self.status = status
         self.location = location
         self.retry_after_seconds = retry_after_seconds
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +333,7 @@ async def _refusal(answer: HttpResponse) -> HttpError:
         status=answer.status,
         location=answer.headers.get("location", ""),
         retry_after_seconds=_retry_after(answer.headers),
+        body=text,
     )
 
 
