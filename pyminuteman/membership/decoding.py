@@ -37,6 +37,7 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
+    Unicast,
 )
 from pyminuteman.membership.records import BODY_MAX_BYTES, VERSION_LAYOUT, EncodedRecord, Version, unpack_endpoint
 
@@ -161,14 +162,18 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _topic(value: object) -> str:
+    if type(value) is not str or len(value.encode()) > TOPIC_MAX_BYTES:
+        raise ValueError(f"a topic is a text of up to {TOPIC_MAX_BYTES} bytes")
+    return value
+
+
 def _multicast(fields: Fields) -> Multicast:
     origin, epoch, number = _list(fields[1], 3)
-    topic, payload, route = fields[2], fields[4], fields[5]
-    if type(topic) is not str or len(topic.encode()) > TOPIC_MAX_BYTES:
-        raise ValueError(f"a topic is a text of up to {TOPIC_MAX_BYTES} bytes")
+    payload, route = fields[4], fields[5]
     return Multicast(
         PacketId(_node_id(origin), _integer(epoch, _U64), _integer(number, _U64, 1)),
-        topic,
+        _topic(fields[2]),
         _integer(fields[3], _U8),
         _bytes(payload, 1, _U32),
         None if route is None else _read_ids(route, _ROUTE_MAX),
@@ -198,5 +203,6 @@ READERS: Final[dict[int, Callable[[Fields], Message]]] = {
     48: _multicast,
     49: lambda f: MulticastAnnounce(_packet_ids(f[1])),
     50: lambda f: MulticastRequest(_packet_ids(f[1])),
+    51: lambda f: Unicast(_topic(f[1]), _bytes(f[2], 1, _U32)),
 }
 """Of each type, how its fields become a message."""

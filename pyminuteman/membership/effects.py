@@ -157,7 +157,11 @@ class EpochTaken:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A multicast packet arrived, for the first and only time."""
+    """A multicast packet arrived, for the first and only time.
+
+    Or a payload for this node alone, whose ``id`` then is its sender, the
+    sender's epoch, and 0.
+    """
 
     id: PacketId
     topic: str

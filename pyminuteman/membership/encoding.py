@@ -35,6 +35,7 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
+    Unicast,
 )
 from pyminuteman.membership.records import VERSION_LAYOUT
 
@@ -96,6 +97,7 @@ WRITERS: Final[dict[type[Any], Callable[[Any], bytes]]] = {
     Multicast: lambda m: _encode(
         (48, m.id, m.topic, m.time_to_live, m.payload, None if m.route is None else b"".join(m.route))
     ),
+    Unicast: lambda m: _encode((51, m.topic, m.payload)),
 }
 """Of each message that is never cut, how it is written."""
 

@@ -10,6 +10,7 @@ comes from the network are checked where bytes become messages, in :mod:`pyminut
  failure detector       Heartbeat, Probe, ProbeReply, IndirectProbe, IndirectReply
  adjacency              Records, TableSummary, TableDigest, RecordRequest
  multicast              Multicast, MulticastAnnounce, MulticastRequest
+ users' own             Unicast
 =====================  =================================================================================================
 """
 
@@ -48,6 +49,7 @@ __all__ = [
     "ShuffleReply",
     "TableDigest",
     "TableSummary",
+    "Unicast",
 ]
 
 
@@ -265,6 +267,14 @@ class MulticastRequest:
     ids: tuple[PacketId, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Unicast:
+    """A payload for the receiver alone, from whoever sends the datagram. Neither repeated nor acknowledged."""
+
+    topic: str
+    payload: bytes
+
+
 Message: TypeAlias = (
     Join
     | JoinDenied
@@ -286,4 +296,5 @@ Message: TypeAlias = (
     | Multicast
     | MulticastAnnounce
     | MulticastRequest
+    | Unicast
 )

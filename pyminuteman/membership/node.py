@@ -29,7 +29,7 @@ from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.membership.admission import Admission
 from pyminuteman.membership.census import Census
 from pyminuteman.membership.config import MembershipConfig
-from pyminuteman.membership.effects import Effect, LocalStall, Notify, Received, Send, ViewChanged
+from pyminuteman.membership.effects import Delivered, Effect, LocalStall, Notify, Received, Send, ViewChanged
 from pyminuteman.membership.errors import LocalProtocolError
 from pyminuteman.membership.failure_detector import FailureDetector
 from pyminuteman.membership.healing import Healing
@@ -50,6 +50,7 @@ from pyminuteman.membership.messages import (
     MulticastRequest,
     Neighbor,
     NeighborReply,
+    PacketId,
     Peer,
     Probe,
     ProbeReply,
@@ -59,6 +60,7 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
+    Unicast,
 )
 from pyminuteman.membership.metrics import gather
 from pyminuteman.membership.multicast import MulticastOverlay
@@ -199,6 +201,20 @@ class MembershipNode:
         Raises:
             LocalProtocolError: The topic is empty or too long, the payload too large, or this node has left. Nothing was sent.
         """
+        self._must_be_sendable(topic, payload)
+        return self._run(self._overlay.send(topic, payload, now, record_route=record_route), now)
+
+    def unicast(self, to: NodeId, topic: str, payload: bytes) -> list[Effect]:
+        """Send ``payload`` to one member, once. Nothing is sent to somebody who is not known.
+
+        Raises:
+            LocalProtocolError: As with :meth:`multicast`.
+        """
+        self._must_be_sendable(topic, payload)
+        record = self._census.table.record(to)
+        return [] if record is None else [Send(record.endpoint, (Unicast(topic, payload),))]
+
+    def _must_be_sendable(self, topic: str, payload: bytes) -> None:
         if self._left:
             raise LocalProtocolError("this node has left the cluster")
         if not 0 < len(topic.encode()) <= TOPIC_MAX_BYTES:
@@ -207,7 +223,6 @@ class MembershipNode:
             raise LocalProtocolError(
                 f"a payload of {len(payload)} bytes is above the limit of {self._config.payload_max_bytes}"
             )
-        return self._run(self._overlay.send(topic, payload, now, record_route=record_route), now)
 
     def update(
         self,
@@ -356,6 +371,9 @@ class MembershipNode:
                 return self._overlay.on_announce(message, sender, now)
             case MulticastRequest():
                 return self._overlay.on_request(message, sender)
+            case Unicast():
+                delivered = Delivered(PacketId(sender.id, sender.epoch, 0), message.topic, message.payload)
+                return [Notify(delivered)]
             case _:
                 assert_never(message)
 

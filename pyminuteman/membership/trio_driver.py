@@ -142,7 +142,7 @@ class Membership:
         return inbox
 
     def subscribe(self, topic: str, *, size: int = PACKETS_KEPT) -> PacketInbox:
-        """The multicast packets of a topic from now on, but for those sent here.
+        """The multicast packets of a topic from now on, but for those sent here; and what is sent to this node alone.
 
         Args:
             topic: As the senders call it.
@@ -189,6 +189,23 @@ class Membership:
         await trio.lowlevel.checkpoint()  # whoever sends many leaves time for the others, our own heartbeats among them
         self._must_be_here()
         self._loop.perform(self._node.multicast(topic, payload, trio.current_time(), record_route=record_route))
+
+    async def unicast(self, to: NodeId, topic: str, payload: bytes) -> None:
+        """Send to one member, who gets it as it gets packets of that topic; once, and whether it arrives is not known.
+
+        What fits no datagram goes over TCP. To somebody who is not a known member nothing is sent.
+
+        Args:
+            to: The member.
+            topic: As with :meth:`multicast`.
+            payload: As with :meth:`multicast`.
+
+        Raises:
+            LocalProtocolError: Too large, or this node has left. Nothing was sent.
+        """
+        await trio.lowlevel.checkpoint()
+        self._must_be_here()
+        self._loop.perform(self._node.unicast(to, topic, payload))
 
     def update(
         self,

@@ -23,6 +23,7 @@ from pyminuteman.membership.effects import (
     MemberUpdated,
     PartitionSuspected,
     Received,
+    Send,
     ViewChanged,
 )
 from pyminuteman.membership.errors import LocalProtocolError
@@ -51,6 +52,7 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
+    Unicast,
 )
 from pyminuteman.membership.node import MembershipNode
 from pyminuteman.membership.records import MemberState, Record
@@ -546,6 +548,20 @@ def test_each_message_of_the_multicast_reaches_it() -> None:
     setting.hear(2, MulticastAnnounce((missed,)))
     assert said(setting.run(0.2, 1, 2), MulticastRequest, to=2)[0].ids == (missed,)
     assert setting.metric("multicast_delivered_total") == 1
+
+
+def test_a_payload_for_one_is_delivered_as_its_senders_and_passed_on_to_nobody() -> None:
+    setting = Setting(1, 2)
+    effects = setting.hear(1, Unicast("topic", b"payload"))
+    assert told(effects) == [Delivered(PacketId(node_id(1), EPOCH, 0), "topic", b"payload")]
+    assert reached(effects, Unicast) == set()
+    sent = setting.node.unicast(node_id(2), "topic", b"answer")
+    assert sent == [Send(make_endpoint(2), (Unicast("topic", b"answer"),))]
+    assert setting.node.unicast(node_id(77), "topic", b"to nobody") == []
+    with pytest.raises(LocalProtocolError, match="a topic has 1 to 64 bytes"):
+        setting.node.unicast(node_id(2), "", b"")
+    with pytest.raises(LocalProtocolError, match="above the limit"):
+        setting.node.unicast(node_id(2), "topic", bytes(2_000_000))
 
 
 # -- healing and forgetting --------------------------------------------------------------------------------------------

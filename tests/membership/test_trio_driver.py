@@ -229,6 +229,21 @@ async def test_multicast_reaches_every_subscriber_once_whatever_its_size() -> No
 
 
 @in_jumping_time
+async def test_unicast_reaches_its_receiver_alone_whatever_its_size() -> None:
+    async with a_cluster(4) as cluster, AsyncExitStack() as stack:
+        inboxes = [stack.enter_context(node.subscribe("news")) for node in cluster.nodes]
+        sender, receiver = cluster.nodes[0].me, cluster.nodes[2].me
+        for payload in (b"small", bytes(100_000)):
+            await cluster.nodes[0].unicast(receiver.id, "news", payload)
+            with trio.fail_after(10):
+                packet = await inboxes[2].receive()
+            assert (packet.id, packet.payload) == (PacketId(sender.id, sender.epoch, 0), payload)
+        await cluster.nodes[0].unicast(NodeId(bytes(16)), "news", b"to nobody")
+        await trio.sleep(2)
+        assert not any(map(len, inboxes))
+
+
+@in_jumping_time
 async def test_what_cannot_be_sent() -> None:
     async with a_cluster(1) as cluster:
         with pytest.raises(LocalProtocolError, match="payload"):

@@ -34,6 +34,7 @@ from pyminuteman.membership.messages import (
     ShuffleReply,
     TableDigest,
     TableSummary,
+    Unicast,
 )
 from pyminuteman.membership.records import EncodedRecord, MemberState, Record, Version
 
@@ -97,6 +98,7 @@ BY_TYPE: Final[dict[type[Any], st.SearchStrategy[Any]]] = {
     ),
     MulticastAnnounce: st.builds(MulticastAnnounce, st.lists(packet_ids, max_size=40).map(tuple)),
     MulticastRequest: st.builds(MulticastRequest, st.lists(packet_ids, max_size=40).map(tuple)),
+    Unicast: st.builds(Unicast, st.text(max_size=60), st.binary(max_size=300)),
 }
 """Of each message type, a strategy."""
 
@@ -179,5 +181,6 @@ FIXED: Final[tuple[tuple[Message, str], ...]] = (
     ),
     (MulticastAnnounce((PacketId(NodeId(b"O" * 16), 9, 1),)), f"92 31 c420{'4f' * 16}00000000000000090000000000000001"),
     (MulticastRequest((PacketId(NodeId(b"O" * 16), 9, 1),)), f"92 32 c420{'4f' * 16}00000000000000090000000000000001"),
+    (Unicast("kv", b"payload"), "93 33 a26b76 c4077061796c6f6164"),
 )
 """One message of each type, and its bytes: what is on the wire does not change by accident."""

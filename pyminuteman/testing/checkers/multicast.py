@@ -13,7 +13,7 @@ from pyminuteman.membership.effects import Delivered, Notification
 from pyminuteman.testing.checkers.checker import Checker
 from pyminuteman.testing.simulation.bounds import Bounds
 from pyminuteman.testing.simulation.process import Process
-from pyminuteman.testing.simulation.world import Simulation
+from pyminuteman.testing.simulation.world import TOPIC, Simulation
 
 __all__ = ["MulticastOnce"]
 
@@ -27,7 +27,7 @@ class MulticastOnce(Checker):
 
     def notified(self, time: float, process: Process, notification: Notification) -> None:
         """Count it."""
-        if isinstance(notification, Delivered):
+        if isinstance(notification, Delivered) and notification.topic == TOPIC:
             key = (notification.payload, process)
             self._delivered[key] += 1
             self.judged += 1

@@ -32,6 +32,8 @@ PORT = 61420
 """Where every simulated node listens."""
 CONTACTS = 3
 """How many of the first hosts the others are told of."""
+TOPIC = "simulation"
+"""Of the packets that the world itself has sent."""
 GOODBYES = 3
 GOODBYE_PAUSE_SECONDS = 0.04
 """A process says goodbye so often, with that pause after each, and ends."""
@@ -238,7 +240,7 @@ class Simulation(Engine):
         process = host.process
         if process is not None:
             packet = Packet(self.now, process, payload)
-            if self.ask(host, lambda core, now: core.multicast("simulation", payload, now)):
+            if self.ask(host, lambda core, now: core.multicast(TOPIC, payload, now)):
                 self.packets.append(packet)
 
     def change_keys(self, host: Host, numbers: tuple[int, ...]) -> None:
