@@ -42,6 +42,7 @@ __all__ = [
     "RemoveElement",
     "SharedKey",
     "SharedValue",
+    "check_bytes",
     "check_key",
     "check_operation",
 ]
@@ -60,6 +61,16 @@ def check_key(key: str) -> None:
     """
     if not isinstance(key, str) or not key or not key.isprintable() or len(key.encode()) > KEY_MAX_BYTES:
         raise InvalidKeyError(f"{key!r:.80} is not a key (1 to {KEY_MAX_BYTES} bytes of printable text)")
+
+
+def check_bytes(what: str, value: object) -> None:
+    """Let a value pass.
+
+    Raises:
+        InvalidOperationError: It is not ``bytes``.
+    """
+    if not isinstance(value, bytes):
+        raise InvalidOperationError(f"{what} is bytes, not {type(value).__name__}")
 
 
 class Kind(IntEnum):
@@ -118,6 +129,10 @@ class Assign:
 
     value: bytes
 
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_bytes("a register", self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -147,12 +162,20 @@ class AddElement:
 
     element: bytes
 
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_bytes("an element", self.element)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoveElement:
     """Remove an element from a set, as far as it was seen."""
 
     element: bytes
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_bytes("an element", self.element)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class StoreLimits:
     shared_keys_max: int = 10_000
     """Most shared values (1 to 1,000,000), those lately removed among them."""
     shared_value_max_bytes: int = 65_536
-    """Largest shared value (256 to 524,288): what it takes on the wire, with what is remembered of its writers."""
+    """Largest shared value (256 to 262,144): what it takes on the wire, with what is remembered of its writers."""
     lease_seconds: float = 60.0
     """How long entries outlive an owner that is down (0 to 86,400). One that leaves takes them with it at once."""
     tombstone_seconds: float = 86_400.0
@@ -89,7 +89,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "own_keys_max": (1, 1_000_000),
     "entries_max": (1, 10_000_000),
     "shared_keys_max": (1, 1_000_000),
-    "shared_value_max_bytes": (256, 524_288),
+    "shared_value_max_bytes": (256, 262_144),
     "lease_seconds": (0, 86_400),
     "tombstone_seconds": (60, 31_536_000),
     "watch_keys_max": (1, 1_000_000),
@@ -112,8 +112,9 @@ class Store(Protocol):
         """Why what is read here may be old, or what is written may not arrive; empty when all is well."""
 
     async def wait_ready(self) -> None:
-        """Return when what others have said before is here: compared with a node that has it, or read from the server; at once in a
-        cluster of one. Put a deadline around it.
+        """Return when what others have said before is here.
+
+        That is: compared with a node that has it, or read from the server; soon, in a cluster of one. Put a deadline around it.
 
         Raises:
             StoreClosed: It has ended.
@@ -178,7 +179,9 @@ class Store(Protocol):
     # Changes
 
     def watch(self, prefix: str = "") -> AbstractAsyncContextManager[AsyncIterator[Changes]]:
-        """What changes under a prefix, from now on. The first is always "everything", at once::
+        """What changes under a prefix, from now on.
+
+        The first is always "everything", at once::
 
             async with store.watch("vips/") as watch:
                 async for changes in watch:
