@@ -216,7 +216,12 @@ class HttpClient:
         verify: ssl.SSLContext | bool = self.options.ssl_context() if parts.scheme == "https" else False
         socket = self.options.unix_socket
         self._client = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(verify=verify, uds=None if socket is None else str(socket)),
+            # Whoever asks knows how often: a limit here would let the hundred and first blocking query wait for the others.
+            transport=httpx2.AsyncHTTPTransport(
+                verify=verify,
+                uds=None if socket is None else str(socket),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            ),
             timeout=self.options.timeout_seconds,
             # Not compressed: a kilobyte that unfolds to a gigabyte is none of our worries then.
             headers={"user-agent": "pyminuteman", "accept-encoding": "identity", **self.options.headers},
@@ -274,6 +279,7 @@ class HttpClient:
                 raise HttpError(f"{shown}: the answer is in encoding {_printable(encoding)[:20]!r}, which was not asked for")
             yield answer
         finally:
+            await answer.abandon()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await answer.close()
 
