@@ -62,6 +62,7 @@ MESSAGE_MAX_BYTES: Final = 64 << 20
 _RANGE_TRIES: Final = 3
 _REQUIRE_LEADER: Final = {"grpc-metadata-hasleader": "true"}
 """The gateway hands headers with this beginning on as metadata of gRPC; ``clientv3.WithRequireLeader`` is this one."""
+_NOT_PERMITTED: Final = ("permission denied", "user name is empty", "invalid auth token")
 _DEADLINES: Final = 3
 """A whole request may take this many of the timeouts that hold for each wait in it."""
 
@@ -109,15 +110,16 @@ class Watch:
                 piece = await anext(self._pieces, None)
             except HttpError as error:
                 raise EtcdUnavailable(str(error)) from None
-            if piece is None:
+            # Its last words, when it has lost its leader, come without the end of a line.
+            self._waiting.extend(self._lines.feed(b"\n" if piece is None else piece))
+            if piece is None and not self._waiting:
                 raise EtcdUnavailable("the watch has broken off")
-            self._waiting.extend(self._lines.feed(piece))
         message = read_watch(_decode(self._waiting.popleft()))
         if message.compact_revision:
             raise EtcdCompacted(f"history begins at revision {message.compact_revision}", message.compact_revision)
         if message.canceled:
             # Of a watch, an etcd says that it is not permitted also when only the token has expired.
-            if "permission denied" in message.reason:
+            if any(text in message.reason for text in _NOT_PERMITTED):
                 raise EtcdRefused(message.reason, UNAUTHENTICATED)
             raise EtcdUnavailable(f"the watch was canceled: {message.reason or 'no reason given'}")
         return message
@@ -192,7 +194,9 @@ class EtcdClient:
             items += found.items
             size += sum(len(item.key) + len(item.value) for item in found.items)
             if len(items) > most_keys or size > most_bytes:
-                raise EtcdTooLarge(f"there are more than {most_keys} keys or {most_bytes} bytes under {prefix.decode(errors='replace')}")
+                raise EtcdTooLarge(
+                    f"there are more than {most_keys} keys or {most_bytes} bytes under {prefix.decode(errors='replace')}"
+                )
             revision = revision or found.header.revision
             if not found.more or not found.items:
                 return items, revision, found.header.cluster_id
@@ -232,7 +236,9 @@ class EtcdClient:
             async def begin(client: HttpClient, name: str, headers: dict[str, str]) -> tuple[Watch, WatchAnswer]:
                 async with AsyncExitStack() as attempt:
                     answer = await attempt.enter_async_context(
-                        client.stream("POST", "/v3/watch", body=request, headers={**headers, **_REQUIRE_LEADER}, timeout_seconds=math.inf)
+                        client.stream(
+                            "POST", "/v3/watch", body=request, headers={**headers, **_REQUIRE_LEADER}, timeout_seconds=math.inf
+                        )
                     )
                     watch = Watch(answer.chunks(), name)
                     begun = await watch.receive()

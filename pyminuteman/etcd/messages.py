@@ -16,7 +16,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from pyminuteman.etcd.errors import EtcdAnswerInvalid, EtcdCompacted, EtcdError, EtcdRefused, EtcdUnavailable, LeaseGone
 
@@ -209,6 +209,8 @@ def _operation(operation: Operation) -> Json:
             return {"request_delete_range": _without_defaults(key=_encode(key), range_end=_encode(end))}
         case Get(key, end):
             return {"request_range": range_request(key, end)}
+        case _:
+            assert_never(operation)
 
 
 def _without_defaults(**fields: str) -> Json:

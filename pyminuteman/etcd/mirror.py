@@ -92,12 +92,13 @@ class PrefixMirror:
 
     async def _watch(self, tell: Callable[[set[bytes]], object], *, is_fresh: bool) -> None:
         """Until it is quiet for too long, or an audit is due, or all must be read again."""
-        async with self._client.watch(self._prefix, self.contents.revision + 1) as (watch, message):
+        async with self._client.watch(self._prefix, self.contents.revision + 1) as (watch, begun):
             self.watches += 1
-            if not is_fresh and self._is_other_history(message.header):
+            if not is_fresh and self._is_other_history(begun.header):
                 self._audit_at = 0.0
                 return
             tell(set())
+            message = begun
             while trio.current_time() < self._audit_at:
                 if message.events:
                     # The header may be ahead of the events of a watcher that is catching up.
