@@ -91,12 +91,10 @@ def _code(statement: str) -> str:
 
 def _keys(text: str) -> list[str]:
     keys: list[str] = []
-    position = 0
-    while found := _KEY.match(text, position):
+    found = _KEY.match(text)
+    while found:
         keys.append(found[1] or found[2] or found[3] or "")
-        position = found.end()
-        if not found[4]:
-            break
+        found = _KEY.match(text, found.end()) if found[4] else None
     return keys
 
 
