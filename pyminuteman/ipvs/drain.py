@@ -37,12 +37,20 @@ class DrainPolicy:
     drain_udp: bool = False
     """UDP has no end of a connection to wait for, so its destinations are removed at once unless this is set; then they stay
     until the kernel's UDP timeout (300 s) has passed without a datagram, or ours has."""
+    timeout_of: Callable[[ServiceKey], float] | None = None
+    """The timeout of one service, where they differ: 0 removes at once. None: ``timeout_seconds`` for all."""
 
     def __post_init__(self) -> None:
         """Validate."""
         if not self.timeout_seconds > 0:
             msg = f"a drain timeout of {self.timeout_seconds!r} s is not positive"
             raise ValueError(msg)
+
+    def timeout(self, key: ServiceKey) -> float:
+        """How long the destinations of a service may finish, in seconds; 0 when they go at once."""
+        if key.protocol == Protocol.UDP and not self.drain_udp:
+            return 0.0
+        return self.timeout_seconds if self.timeout_of is None else self.timeout_of(key)
 
 
 class Drain:
@@ -80,7 +88,8 @@ class Drain:
         for packed in differing:
             have, want = current.entries.get(packed), entries.get(packed)
             key = ServiceKey.from_packed(packed)
-            if have is None or (key.protocol == Protocol.UDP and not self.policy.drain_udp):
+            timeout = 0.0 if have is None else self.policy.timeout(key)
+            if have is None or not timeout:
                 continue
             service, rows = want if want is not None else (have[0], b"")
             desired = set(destination_keys(rows))
@@ -89,7 +98,7 @@ class Drain:
             held: list[bytes] = []
             for row in leaving:
                 place = (packed, row[:DESTINATION_KEY_SIZE])
-                deadline = self._deadlines.get(place, now + self.policy.timeout_seconds)
+                deadline = self._deadlines.get(place, now + timeout)
                 finished = row[_WEIGHT] == _ZERO and not counts.get(place[1], 0)
                 if finished or now >= deadline:
                     continue

@@ -178,3 +178,15 @@ def test_a_drain_takes_some_time(seconds: float) -> None:
 
 def test_statistics_of_the_fake_are_there_for_the_asking() -> None:
     assert DestinationStatistics.from_packed(bytes(96)).connections.active == 0
+
+
+def test_services_may_drain_each_for_a_time_of_its_own() -> None:
+    """And the one that asks for none loses its destinations at once."""
+    times = {WEB.key: 3.0}
+    setting = Setting(timeout_of=lambda key: times[key])
+    setting.fake.connect(WEB.key, A, 1)
+    assert setting.converge(B) == [(A, 3.0)]
+    times[WEB.key] = 0.0
+    assert setting.converge(B) == []
+    assert setting.rows() == (B,)
+    assert DrainPolicy(drain_udp=False, timeout_of=lambda _key: 5.0).timeout(DNS.key) == 0
