@@ -4,7 +4,7 @@ export PYTHON
 VENV := .venv/bin
 
 # What must be covered to the last branch: the modules without clock, socket or C.
-PURE := pyminuteman/addresses.py pyminuteman/errors.py $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
+PURE := pyminuteman/addresses.py pyminuteman/errors.py pyminuteman/health/hysteresis.py $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py \
         errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
