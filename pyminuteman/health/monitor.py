@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import trio
 
@@ -230,8 +230,10 @@ class Monitor(Generic[K]):
 
 
 @asynccontextmanager
-async def open_monitor(*, concurrency: int = 64, dice: Random | None = None) -> AsyncIterator[Monitor[K]]:
+async def open_monitor(*, concurrency: int = 64, dice: Random | None = None) -> AsyncIterator[Monitor[Any]]:
     """A monitor, without targets yet; it ends, and every check with it, when the context does.
+
+    Tell type checkers what you tell backends apart by: ``monitor: Monitor[str]`` before.
 
     Args:
         concurrency: Checks that may run at a time, 1 to 10,000; and as many again whose last one ran into its deadline. Each takes a
