@@ -15,6 +15,7 @@ __all__ = ["GROUPS", "main", "version_text"]
 
 GROUPS: Final = {
     "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
+    "vips": ("pyminuteman.cli.vips", "VIPs from files and other sources: show them, keep the kernel equal to them."),
     "members": ("pyminuteman.cli.members", "Membership of a cluster: run a node, see the others come and go."),
     "keys": ("pyminuteman.cli.keys", "Keys of a cluster: generate, list, and rotate them in key files."),
 }
