@@ -96,7 +96,7 @@ def _log_part(part: LogPart, origin: Actor | None) -> list[Any]:
     for change in part.changes:
         changes += (change.version - at, change.key, change.value)
         at = change.version
-    fields = [_LOG_PART, part.low, part.high - part.low, part.base, part.final - part.high, changes]
+    fields = [_LOG_PART, part.low, part.high - part.low, part.base, part.final - part.high, part.forgotten, changes]
     return fields if origin == (part.owner, part.epoch) else [*fields, bytes(part.owner), part.epoch]
 
 
@@ -149,10 +149,10 @@ def _message(kind: int, fields: list[Any], origin: Actor | None) -> Message | No
 
 
 def _read_log_part(fields: list[Any], origin: Actor | None) -> LogPart:
-    low, span, base, rest = (_integer(field, _VERSION_MAX) for field in fields[:4])
-    packed = _list(fields[4])
-    if len(fields) > 6:  # noqa: PLR2004 - the owner and its epoch are named
-        owner, epoch = NodeId(_bytes(fields[5], 1, NodeId.SIZE, NodeId.SIZE)), _integer(fields[6], _VERSION_MAX)
+    low, span, base, rest, forgotten = (_integer(field, _VERSION_MAX) for field in fields[:5])
+    packed = _list(fields[5])
+    if len(fields) > 7:  # noqa: PLR2004 - the owner and its epoch are named
+        owner, epoch = NodeId(_bytes(fields[6], 1, NodeId.SIZE, NodeId.SIZE)), _integer(fields[7], _VERSION_MAX)
     elif origin is not None:
         owner, epoch = origin
     else:
@@ -170,7 +170,7 @@ def _read_log_part(fields: list[Any], origin: Actor | None) -> LogPart:
         changes.append(Change(at, key, value))
     if at > low + span or len({change.key for change in changes}) != len(changes):
         raise ValueError("changes beyond their part, or a key twice")
-    return LogPart(owner, epoch, base, low, low + span, low + span + rest, tuple(changes))
+    return LogPart(owner, epoch, base, low, low + span, low + span + rest, tuple(changes), forgotten)
 
 
 def _shared_state(value: object) -> SharedState:

@@ -6,7 +6,8 @@ each key put or deleted. Whoever has the log up to a version knows exactly what 
 1. **A deleted entry never comes back.** What is received counts only where it is newer: no transfer that ends at or below the
    version that is here changes anything, and one that ends above it comes from somebody who knows of all that happened below.
 2. **No deletion need be remembered for this.** Tombstones only make answers short: who lacks deletions that nobody remembers gets the
-   whole log, and what it has and the log does not name is gone. The newest :data:`TOMBSTONES_KEPT` are kept.
+   whole log, and what it has and the log does not name is gone. The newest :data:`TOMBSTONES_KEPT` are kept; with a log, one takes
+   over how far its deletions are forgotten.
 3. **A life takes over from the one before it** (a lower epoch) when all that it began with is here, and not before: a restart of an
    owner that says the same again is seen by nobody.
 4. A log that **lapsed**, for its owner was away, comes back only as new as it was: the version that was here stays remembered.
@@ -132,7 +133,8 @@ class Log:
         changes = [Change(at, key, value) for key, (at, value) in self.entries.items() if at > low]
         changes += [Change(at, key, None) for key, at in self._removed.items() if at > low]
         changes.sort()
-        yield from cut(LogPart(self.owner, self.epoch, self.base, low, final, final, tuple(changes)), part_bytes)
+        whole = LogPart(self.owner, self.epoch, self.base, low, final, final, tuple(changes), 0 if low else self._collected)
+        yield from cut(whole, part_bytes)
 
     def growth(self, part: LogPart) -> int:
         """How many keys there would be more, at most."""
@@ -155,6 +157,7 @@ class Log:
         overlaps = part.low < versions.upto or len(versions) > 0
         self.base = part.base
         self._final = max(self._final, part.final)
+        self._collected = max(self._collected, part.forgotten)
         changed = {change.key for change in part.changes if self._take(change)}
         if overlaps:
             self._doubt(part)

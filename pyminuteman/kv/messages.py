@@ -72,6 +72,7 @@ class LogPart:
         high: See above.
         final: How far the transfer goes that this is a part of: entries that it has not named by then are gone. ``high`` or more.
         changes: In the order of their versions.
+        forgotten: Deletions up to this version may be missing; 0 when none is.
     """
 
     owner: NodeId
@@ -81,6 +82,7 @@ class LogPart:
     high: int
     final: int
     changes: tuple[Change, ...]
+    forgotten: int = 0
 
 
 class SharedState(NamedTuple):

@@ -29,7 +29,7 @@ from pyminuteman.kv.shared import SharedTable
 from pyminuteman.kv.store import StoreLimits
 from pyminuteman.kv.versions import Actor
 
-__all__ = ["Replica"]
+__all__ = ["ALONE_SECONDS", "Replica"]
 
 _COMPARE_SECONDS: Final = 5.0
 """Mean time between comparisons that nothing calls for: some 100 bytes each."""
@@ -37,7 +37,7 @@ _COMPARE_SOON_SECONDS: Final = 0.4
 """And where something is missing: longer than the multicast takes to repair itself."""
 _TICK_SECONDS: Final = 1.0
 """How exactly leases are kept."""
-_ALONE_SECONDS: Final = 2.0
+ALONE_SECONDS: Final = 2.0
 """A node without neighbours for so long after its start is held to be the first."""
 
 
@@ -49,13 +49,23 @@ class Replica:
         limits: What it holds at most.
         random: Where every choice comes from.
         wall_offset: Wall time minus the clock's time, in seconds.
+        alone_seconds: Without neighbours for so long after its start, it is held to be the first.
     """
 
-    def __init__(self, me: Actor, *, limits: StoreLimits, random: Random, wall_offset: float) -> None:
+    def __init__(
+        self,
+        me: Actor,
+        *,
+        limits: StoreLimits,
+        random: Random,
+        wall_offset: float,
+        alone_seconds: float = ALONE_SECONDS,
+    ) -> None:
         self.me = me
         self.limits = limits
         self._random = random
         self._wall_offset = wall_offset
+        self._alone_seconds = alone_seconds
         self.counters: Counter[str] = Counter()
         self.owners = OwnerTable(keys_max=limits.own_keys_max, entries_max=limits.entries_max)
         self.shared = SharedTable(
@@ -104,9 +114,9 @@ class Replica:
 
     def start(self, now: float, entries: Mapping[str, bytes] | None = None) -> list[Output]:
         """Begin, with these own entries. That is told to all, so that an earlier life of ours ends."""
-        self._tick_at = now + _TICK_SECONDS
+        self._tick_at = now + min(_TICK_SECONDS, self._alone_seconds)
         self._compare_at = now + self._random.uniform(0.5, 1.5) * _COMPARE_SOON_SECONDS
-        self._alone_at = now + _ALONE_SECONDS
+        self._alone_at = now + self._alone_seconds
         return self._begin(entries or {})
 
     def reborn(self, epoch: int) -> list[Output]:

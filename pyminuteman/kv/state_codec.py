@@ -90,7 +90,8 @@ def decode_state(kind: Kind, fields: object) -> State:
 
 
 def _item(kind: Kind, rest: list[Any]) -> Item:
-    value, time, in_kind, name = (*rest, *(None, 0, None, None)[len(rest) :])
+    defaults: list[Any] = [None, 0, None, None]
+    value, time, in_kind, name = rest + defaults[len(rest) :]
     field = None
     if kind is Kind.MAP:
         kind = _KINDS[_integer(in_kind, Kind.REGISTER, Kind.SET)]

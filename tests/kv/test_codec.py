@@ -46,7 +46,16 @@ def log_parts(draw: st.DrawFn) -> LogPart:
         at += draw(st.integers(1, 300))
         changes.append(Change(at, key, draw(st.none() | st.binary(max_size=20))))
     high = at + draw(st.integers(0, 3))
-    return LogPart(draw(nodes), EPOCH, draw(st.integers(1, 99)), low, high, high + draw(st.integers(0, 9)), tuple(changes))
+    return LogPart(
+        draw(nodes),
+        EPOCH,
+        draw(st.integers(1, 99)),
+        low,
+        high,
+        high + draw(st.integers(0, 9)),
+        tuple(changes),
+        draw(st.sampled_from([0, 9])),
+    )
 
 
 @st.composite
@@ -90,7 +99,7 @@ def test_an_owner_that_speaks_for_itself_is_not_named(part: LogPart) -> None:
 FIXED = [
     (
         LogPart(node(1), 9, 1, 300, 301, 301, (Change(301, "key", b"value"),)),
-        f"01 98 01 cd012c 01 01 00 93 01 a36b6579 c40576616c7565 c410{bytes(node(1)).hex()} 09",
+        f"01 99 01 cd012c 01 01 00 00 93 01 a36b6579 c40576616c7565 c410{bytes(node(1)).hex()} 09",
     ),
     (States((SharedState(SharedKey(Kind.FLAG, "f"), State({}, changed_at=5)),)), "01 92 02 91 93 03 a166 93 05 90 90"),
     (Summary(b"12345678", b"abcdefgh"), "01 93 03 c4083132333435363738 c4086162636465666768"),
@@ -133,18 +142,18 @@ BROKEN: dict[str, bytes] = {
     "a bucket twice": payload(6, b"\x01\x01", b"", b"", b""),
     "rows cut off": payload(6, b"", bytes(31), b"", b""),
     "hashes cut off": payload(7, b"", bytes(7)),
-    "a part without its owner": payload(1, 0, 1, 1, 0, []),
-    "a part without a base": payload(1, 0, 1, 0, 0, [], bytes(16), 1),
-    "a part whose owner is too short": payload(1, 0, 1, 1, 0, [], bytes(15), 1),
-    "a part with changes cut off": payload(1, 0, 1, 1, 0, [1, "k"], bytes(16), 1),
-    "a change beyond its part": payload(1, 0, 1, 1, 0, [2, "k", b""], bytes(16), 1),
-    "a change that is none": payload(1, 0, 1, 1, 0, [0, "k", b""], bytes(16), 1),
-    "a key twice": payload(1, 0, 2, 1, 0, [1, "k", b"", 1, "k", b""], bytes(16), 1),
-    "a key that is none": payload(1, 0, 1, 1, 0, [1, "", b""], bytes(16), 1),
-    "a value of text": payload(1, 0, 1, 1, 0, [1, "k", "v"], bytes(16), 1),
-    "a version below zero": payload(1, -1, 1, 1, 0, [], bytes(16), 1),
-    "an epoch beyond": payload(1, 0, 1, 1, 0, [], bytes(16), 1 << 63),
-    "a boolean for a number": payload(1, True, 1, 1, 0, [], bytes(16), 1),
+    "a part without its owner": payload(1, 0, 1, 1, 0, 0, []),
+    "a part without a base": payload(1, 0, 1, 0, 0, 0, [], bytes(16), 1),
+    "a part whose owner is too short": payload(1, 0, 1, 1, 0, 0, [], bytes(15), 1),
+    "a part with changes cut off": payload(1, 0, 1, 1, 0, 0, [1, "k"], bytes(16), 1),
+    "a change beyond its part": payload(1, 0, 1, 1, 0, 0, [2, "k", b""], bytes(16), 1),
+    "a change that is none": payload(1, 0, 1, 1, 0, 0, [0, "k", b""], bytes(16), 1),
+    "a key twice": payload(1, 0, 2, 1, 0, 0, [1, "k", b"", 1, "k", b""], bytes(16), 1),
+    "a key that is none": payload(1, 0, 1, 1, 0, 0, [1, "", b""], bytes(16), 1),
+    "a value of text": payload(1, 0, 1, 1, 0, 0, [1, "k", "v"], bytes(16), 1),
+    "a version below zero": payload(1, -1, 1, 1, 0, 0, [], bytes(16), 1),
+    "an epoch beyond": payload(1, 0, 1, 1, 0, 0, [], bytes(16), 1 << 63),
+    "a boolean for a number": payload(1, True, 1, 1, 0, 0, [], bytes(16), 1),
     "states that are no list": payload(2, b""),
     "a state of no kind": payload(2, [[9, "n", [0, [], []]]]),
     "a state of no name": payload(2, [[1, "", [0, [], []]]]),
