@@ -9,11 +9,10 @@ Needs httpx2, from the extras ``etcd`` and ``sources``.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -152,7 +151,7 @@ class HttpResponse:
         """Names in any case."""
         return self._response.headers
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> Self:
         """The body as it arrives; it is for the caller to bound. A second call goes on where the first one stopped.
 
         Raises:
@@ -169,16 +168,17 @@ class HttpResponse:
         except httpx2.HTTPError as error:
             raise HttpError(f"{self._url}: {_reason(error)}") from None
 
-    async def close(self) -> None:
-        """Nobody reads on.
+    async def aclose(self) -> None:
+        """Read no more; :meth:`HttpClient.stream` does this at its end.
 
-        httpx2 reads through a chain of generators, and one in the middle does not close the next (httpx2 2.16). They end when what
-        they read from does; so that is closed first, and then they are run to their end, of which at most a buffer's worth is left.
+        httpx2 reads through a chain of generators, and one of them does not close the next (httpx2 2.16): it would be left to the
+        garbage collector, and trio warns of that. So they are run on, without waiting for anything, which ends them all.
         """
-        await self._response.aclose()
-        with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError):
+        with trio.CancelScope(shield=True) as scope, suppress(httpx2.HTTPError, httpx2.StreamError):
+            scope.cancel()
             async for _ in self._pieces:
                 pass
+        await self._response.aclose()
 
     async def read(self, most: int = BODY_MAX_BYTES) -> bytes:
         """The whole body.
@@ -281,7 +281,7 @@ class HttpClient:
         finally:
             await answer.abandon()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await answer.close()
+                await answer.aclose()
 
     async def json(self, method: str, path: str, *, most: int = BODY_MAX_BYTES, **request: Any) -> Any:
         """Send a request as :meth:`stream` does, and read the answer as JSON.
@@ -329,8 +329,8 @@ def _reason(error: httpx2.HTTPError) -> str:
 
 async def _refusal(answer: HttpResponse) -> HttpError:
     text = ""
-    with contextlib.suppress(HttpError), trio.move_on_after(1):
-        text = (await answer.read(_REFUSAL_MAX_BYTES)).decode(errors="replace")
+    with suppress(HttpError), trio.move_on_after(1):
+        text = (await answer.read(_REFUSAL_MAX_BYTES)).decode(errors="replace").strip()
     for secret in answer._secrets:  # noqa: SLF001 - of this module
         text = text.replace(secret, "***")  # servers do say whom they do not let in
     shown = _printable(" ".join(text.split()))[:_ERROR_TEXT_MAX]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,6 +191,7 @@ async def test_when_to_come_back(headers: dict[str, str], seconds: float | None)
         error = await refusal(server.url)
         assert (error.status, error.retry_after_seconds) == (503, seconds)
         assert str(error) == f"{server.url}/x: answered 503: later"
+        assert error.body == "later"
 
 
 @pytest.mark.trio
@@ -324,6 +327,33 @@ async def test_no_error_tells_a_secret(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as caught:
             HttpClient(url)
         assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.trio
+async def test_a_body_that_is_left_in_the_middle_is_left_for_good() -> None:
+    async with web_server(Answer(200, {}, [b"x" * 100_000, b"y" * 100_000, 600.0])) as server, HttpClient(server.url) as client:
+        for _ in range(3):  # warnings of generators that nobody closed would be errors here
+            async with client.stream("GET", "/") as response:
+                async for _ in response.chunks():
+                    break
+        async with client.stream("GET", "/") as response, aclosing(response.chunks()) as chunks:
+            assert (await anext(chunks)).startswith(b"x")
+        async with client.stream("GET", "/"):
+            pass
+        gc.collect()
+        assert server.connections == 5
+
+
+@pytest.mark.trio
+async def test_as_many_requests_as_somebody_makes_wait_at_once() -> None:
+    async with web_server(Answer(200, {}, [b"1"], silent_seconds=1.0)) as server, HttpClient(server.url) as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(150):
+                nursery.start_soon(client.json, "GET", "/")
+            with trio.fail_after(30):
+                while len(server.requests) < 150:  # noqa: ASYNC110 - there is no event to wait for
+                    await trio.sleep(0.01)
+        assert server.connections == 150
 
 
 @pytest.mark.trio
