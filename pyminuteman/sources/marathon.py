@@ -178,9 +178,9 @@ class MarathonSource:
         read = partial(MarathonState, document, framework=options.framework, legacy=options.legacy)
         state = await trio.to_thread.run_sync(read)
         addresses = await hosts.look_up(state.unresolved) if state.unresolved else {}
-        known = state.tasks(addresses)
+        known = await trio.to_thread.run_sync(state.tasks, addresses)
         tasks = [task for task in known if options.agent in {"", task.agent}]
-        found = vips_of(tasks, ipv6=options.ipv6, settings=options.settings)
+        found = await trio.to_thread.run_sync(partial(vips_of, tasks, ipv6=options.ipv6, settings=options.settings))
         self._status.counters.update(
             tasks=len(tasks), waiting=len(state) - len(known), odd=state.odd, warnings=len(found.warnings)
         )

@@ -35,6 +35,7 @@ from pyminuteman.sources.mesos_lookup import HostAddresses
 from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
 from pyminuteman.sources.mesos_servers import Servers, parse_json
 from pyminuteman.sources.mesos_state import MesosState, Readiness
+from pyminuteman.sources.mesos_tasks import Task
 from pyminuteman.sources.mesos_vips import vips_of
 from pyminuteman.sources.recordio import RECORD_MAX_BYTES, RecordDecoder
 from pyminuteman.vips.model import VIPSettings
@@ -47,6 +48,8 @@ _API: Final = "/api/v1"
 _HEARTBEATS_MISSED: Final = 3
 _SETTLE_SECONDS: Final = 0.1
 """Events that come together are published together: a deployment sends hundreds."""
+_IDLE_SHARE: Final = 4
+"""With so many tasks that publishing takes long, a fifth of the time goes into it at most."""
 _LOOK_UP_SECONDS: Final = 10.0
 """Names of agents that had no address are looked up again so often."""
 _STREAM_WAIT_SECONDS: Final = 3600.0
@@ -174,14 +177,14 @@ class MesosSource:
         if not state.registered:
             self._status.counters["unregistered"] = self._status.counters.get("unregistered", 0) + 1
             return None  # an agent that starts has not yet found its containers again
-        return await self.state_of(state, hosts)
-
-    async def state_of(self, state: MesosState, hosts: HostAddresses) -> SourceState:
-        """What the state asks for; counted, and warnings told once."""
         if state.unresolved:
             state.resolve(await hosts.look_up(state.unresolved))
-        tasks = [task for task in state.tasks() if self.options.agent in {"", task.agent}]
-        found = vips_of(tasks, ipv6=self.options.ipv6, settings=self.options.settings)
+        return await self.publishable(state, await trio.to_thread.run_sync(state.tasks))
+
+    async def publishable(self, state: MesosState, tasks: list[Task]) -> SourceState:
+        """What the tasks of that state ask for; counted, and warnings told once."""
+        tasks = [task for task in tasks if self.options.agent in {"", task.agent}]
+        found = await trio.to_thread.run_sync(partial(vips_of, tasks, ipv6=self.options.ipv6, settings=self.options.settings))
         self._status.counters.update(
             tasks=len(tasks),
             waiting=state.waiting,
@@ -247,6 +250,11 @@ class _Stream:
                 self._servers.try_next()
             raise
 
+    def _begin(self, event: Any) -> MesosState:
+        state = MesosState.of_stream(event, legacy=self._options.legacy)
+        state.tasks()  # here, in a thread: once told, most tasks do not change
+        return state
+
     async def _read(self, response: HttpResponse, watchdog: trio.CancelScope) -> None:
         failure: MinutemanError | None = None
         async with trio.open_nursery() as nursery:
@@ -266,7 +274,7 @@ class _Stream:
                 self._status.counters["records"] += 1
                 event = await parse_json(record, str(self._servers))
                 if session is None:
-                    state = await trio.to_thread.run_sync(partial(MesosState.of_stream, event, legacy=self._options.legacy))
+                    state = await trio.to_thread.run_sync(self._begin, event)
                     session = _Session(self._source, state, self._latest, self._hosts)
                     nursery.start_soon(session.publish)
                 else:
@@ -308,11 +316,14 @@ class _Session:
         while True:
             if self._is_ready():
                 self._changed = trio.Event()
-                found = await self._source.state_of(self.state, self._hosts)
+                begun = trio.current_time()
+                if self.state.unresolved:
+                    self.state.resolve(await self._hosts.look_up(self.state.unresolved))
+                found = await self._source.publishable(self.state, self.state.tasks())
                 self._source.status.good(trio.current_time())
                 self._served = True
                 self._source.status.counters["states"] += self._latest.put(found)
-                await trio.sleep(_SETTLE_SECONDS)
+                await trio.sleep(max(_SETTLE_SECONDS, _IDLE_SHARE * (trio.current_time() - begun)))
             else:
                 self._source.status.reason = str(self._readiness)
                 self._changed = trio.Event()

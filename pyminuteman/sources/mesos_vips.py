@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from pyminuteman.ipvs.service import Protocol
 from pyminuteman.sources.base import SourceProblem
 from pyminuteman.sources.mesos_tasks import Runtime, Task, TaskPort
 from pyminuteman.vips.labels import LabelVIP
@@ -87,7 +89,7 @@ class _Claims:
             for label in entry.vips:
                 where = f"task {task.key}: VIP {label.host}:{label.port}"
                 try:
-                    key = VIP(label.key(entry.protocol, task.framework), principal=task.framework).key
+                    key = _key(label, entry.protocol, task.framework)
                     backends = _backends(task, entry, label, ipv6=self._ipv6)
                 except InvalidVIPError as error:
                     self.problems.add(SourceProblem(where, str(error)))
@@ -106,6 +108,16 @@ class _Claims:
                     self.problems.add(SourceProblem(claim.where, reason))
             vips.append(VIP(key, tuple(claims[holder].backends.values()), settings, holder))
         return tuple(vips)
+
+
+@lru_cache(maxsize=65536)  # the tasks of an app say the same, and to check a name takes longer than all else here
+def _key(label: LabelVIP, protocol: Protocol, framework: str) -> VIPKey:
+    """The VIP, of which that framework can be the principal.
+
+    Raises:
+        InvalidVIPError: There is none.
+    """
+    return VIP(label.key(protocol, framework), principal=framework).key
 
 
 def _in_order(problems: set[SourceProblem]) -> tuple[SourceProblem, ...]:
