@@ -25,14 +25,16 @@ from pyminuteman.http_client import HttpOptions, without_secrets
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding
 from pyminuteman.sources.marathon_state import MarathonState
+from pyminuteman.sources.mesos_json import address
 from pyminuteman.sources.mesos_lookup import HostAddresses
 from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
 from pyminuteman.sources.mesos_servers import Servers
 from pyminuteman.sources.mesos_vips import vips_of
+from pyminuteman.sources.options import SourceSpec
 from pyminuteman.sources.sse import EventDecoder
 from pyminuteman.vips.model import VIPSettings
 
-__all__ = ["MarathonOptions", "MarathonSource"]
+__all__ = ["MarathonOptions", "MarathonSource", "from_spec"]
 
 _log = logging.getLogger("pyminuteman.sources")
 
@@ -61,7 +63,7 @@ class MarathonOptions:
         settings: How these VIPs share their connections.
 
     Raises:
-        ConfigurationError: A time that is none, or withdrawal before two polls can have failed.
+        ConfigurationError: A time or an address that is none, or withdrawal before two polls can have failed.
     """
 
     urls: tuple[str, ...]
@@ -92,6 +94,11 @@ class MarathonOptions:
         if after is not None and not 2 * self.poll_seconds <= after <= 86400:  # noqa: PLR2004 - a day
             reason = f"{after!r} is not a time (from two polls, {2 * self.poll_seconds:g}, up to 86400 seconds)"
             raise ConfigurationError(None, "withdraw_after_seconds", reason)
+        if self.agent:
+            agent = address(self.agent)
+            if agent is None:
+                raise ConfigurationError(None, "agent", f"{self.agent!r} is not an IP address")
+            object.__setattr__(self, "agent", agent)
 
 
 class MarathonSource:
@@ -228,3 +235,24 @@ class MarathonSource:
                 self._status.counters["events_dropped"] = decoder.dropped
                 if events:
                     self._asked.set()
+
+
+def from_spec(spec: SourceSpec) -> MarathonSource:
+    """``marathon:http://10.0.0.1:8080``, or several instances with commas between them, and options.
+
+    Raises:
+        ConfigurationError: An option that cannot be.
+    """
+    options = MarathonOptions(
+        urls=tuple(spec.place.split(",")),
+        framework=spec.text("framework", "marathon"),
+        http=spec.http(token_scheme="token="),  # noqa: S106 - no secret
+        poll_seconds=spec.seconds("poll", 30.0, 0.1),
+        unattached_poll_seconds=spec.seconds("unattached-poll", 2.0, 0.1, 60.0),
+        deadline_seconds=spec.seconds("deadline", 30.0, 0.1),
+        withdraw_after_seconds=spec.seconds("withdraw-after", 0.0) or None,
+        agent=spec.text("agent"),
+        legacy=spec.switch("legacy"),
+        ipv6=spec.switch("ipv6", default=True),
+    )
+    return MarathonSource(options)

@@ -31,16 +31,18 @@ from pyminuteman.errors import ConfigurationError, MinutemanError
 from pyminuteman.http_client import HttpOptions, HttpResponse, without_secrets
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding, poll
+from pyminuteman.sources.mesos_json import address
 from pyminuteman.sources.mesos_lookup import HostAddresses
 from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
 from pyminuteman.sources.mesos_servers import Servers, parse_json
 from pyminuteman.sources.mesos_state import MesosState, Readiness
 from pyminuteman.sources.mesos_tasks import Task
 from pyminuteman.sources.mesos_vips import vips_of
+from pyminuteman.sources.options import SourceSpec
 from pyminuteman.sources.recordio import RECORD_MAX_BYTES, RecordDecoder
 from pyminuteman.vips.model import VIPSettings
 
-__all__ = ["MesosMode", "MesosOptions", "MesosSource"]
+__all__ = ["MesosMode", "MesosOptions", "MesosSource", "from_spec"]
 
 _log = logging.getLogger("pyminuteman.sources")
 
@@ -84,7 +86,7 @@ class MesosOptions:
         tasks_seconds: How long for their tasks after that.
 
     Raises:
-        ConfigurationError: A time that is none, or withdrawal before two polls can have failed.
+        ConfigurationError: A time or an address that is none, or withdrawal before two polls can have failed.
     """
 
     urls: tuple[str, ...]
@@ -112,6 +114,11 @@ class MesosOptions:
         if after is not None and not 2 * self.poll_seconds <= after <= 86400:  # noqa: PLR2004 - a day
             reason = f"{after!r} is not a time (from two polls, {2 * self.poll_seconds:g}, up to 86400 seconds)"
             raise ConfigurationError(None, "withdraw_after_seconds", reason)
+        if self.agent:
+            agent = address(self.agent)
+            if agent is None:
+                raise ConfigurationError(None, "agent", f"{self.agent!r} is not an IP address")
+            object.__setattr__(self, "agent", agent)
 
 
 class MesosSource:
@@ -334,6 +341,28 @@ class _Session:
     def _is_ready(self) -> bool:
         recovering, waiting = bool(self.state.recovering), self.state.waiting > 0
         return self._readiness.check(trio.current_time(), recovering=recovering, waiting=waiting)
+
+
+def from_spec(spec: SourceSpec) -> MesosSource:
+    """``mesos:http://127.0.0.1:5051``, or several masters with commas between them, and options.
+
+    Raises:
+        ConfigurationError: An option that cannot be.
+    """
+    poll_seconds = spec.seconds("poll", 2.0, 0.1)
+    options = MesosOptions(
+        urls=tuple(spec.place.split(",")),
+        mode=MesosMode(spec.choice("mode", tuple(mode.value for mode in MesosMode))),
+        http=spec.http(token_scheme="token="),  # noqa: S106 - no secret
+        poll_seconds=poll_seconds,
+        retry_most_seconds=spec.seconds("retry-most", max(60.0, poll_seconds), poll_seconds),
+        deadline_seconds=spec.seconds("deadline", 30.0, 0.1),
+        withdraw_after_seconds=spec.seconds("withdraw-after", 0.0) or None,
+        agent=spec.text("agent"),
+        legacy=spec.switch("legacy"),
+        ipv6=spec.switch("ipv6", default=True),
+    )
+    return MesosSource(options)
 
 
 def _knows_agents(document: Any) -> bool:

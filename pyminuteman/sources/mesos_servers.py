@@ -22,6 +22,7 @@ from pyminuteman.sources.base import SourceError
 __all__ = ["Servers", "parse_json"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SHOWN: Final = 100
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _IN_THREAD_BYTES: Final = 256 << 10
 """JSON that takes more than some milliseconds is parsed in a thread, so that health checks and gossip go on."""
@@ -110,7 +111,13 @@ class Servers:
         self._at = (self._at + 1) % len(self._clients)
 
     def _follow(self, location: str) -> None:
-        place = _place(location, self._clients[self._at].base_url)
+        try:
+            place = _place(location, self._clients[self._at].base_url)
+        except ValueError:
+            here = str(self)
+            self.try_next()
+            msg = f"{here} redirects to {location[:_SHOWN]!r}, which is no URL"
+            raise SourceError(msg) from None
         if place not in self._places:
             here, there = str(self), format_endpoint(*place)
             self.try_next()
@@ -120,16 +127,16 @@ class Servers:
 
 
 def _place(url: str, base: str) -> tuple[str, int]:
-    """Host and port of a URL; ``//host:5050/api/v1``, as Mesos writes them, has the scheme of where it was found."""
+    """Host and port of a URL; ``//host:5050/api/v1``, as Mesos writes them, has the scheme of where it was found.
+
+    Raises:
+        ValueError: It is no URL.
+    """
     parts = urlsplit(url)
     if not parts.hostname:
         parts = urlsplit(base)  # a path: the same server
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
     scheme = parts.scheme or urlsplit(base).scheme
-    return parts.hostname or "", port or _DEFAULT_PORTS.get(scheme, 0)
+    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme, 0)
 
 
 async def parse_json(body: bytes, where: str) -> Any:

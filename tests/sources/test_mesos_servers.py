@@ -33,7 +33,8 @@ async def get(servers: Servers) -> Any:
         ("//127.0.0.1:1/state", "says that 127.0.0.1:1 leads, which is none of the configured servers"),
         ("https://127.0.0.1/state", "says that 127.0.0.1:443 leads"),
         ("http://[::1]:5050/state", r"says that \[::1\]:5050 leads"),
-        ("//127.0.0.1:99999/state", "says that 127.0.0.1:80 leads"),
+        ("//127.0.0.1:99999/state", "redirects to '//127.0.0.1:99999/state', which is no URL"),
+        ("http://[::1/state", "which is no URL"),
     ],
 )
 async def test_a_redirect_leads_to_servers_that_were_named_and_to_no_other(location: str, reason: str) -> None:
