@@ -279,7 +279,6 @@ class HttpClient:
                 raise HttpError(f"{shown}: the answer is in encoding {_printable(encoding)[:20]!r}, which was not asked for")
             yield answer
         finally:
-            await answer.abandon()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await answer.aclose()
 
