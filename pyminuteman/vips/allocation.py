@@ -15,6 +15,7 @@ history-independent hashing with linear probing (Blelloch and Golovin, FOCS 2007
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Self
 
@@ -167,16 +168,20 @@ class Allocation:
         return (slot - self._homes[name]) % self._range.size
 
     def _place(self, name: str, distance: int) -> None:
+        size, homes, holders = self._range.size, self._homes, self._holders
+        home = homes[name]
         while distance < self._probes:
-            slot = (self._homes[name] + distance) % self._range.size
-            if slot not in self._holders:
+            slot = (home + distance) % size
+            if slot not in holders:
                 self._settle(name, slot)
                 return
-            holder = self._holders[slot]
-            if holder is not None and (distance, name) < (held := self._distance(holder, slot), holder):
-                del self._slots[holder]
-                self._settle(name, slot)
-                name, distance = holder, held
+            holder = holders[slot]
+            if holder is not None:
+                held = (slot - homes[holder]) % size
+                if distance < held or (distance == held and name < holder):
+                    del self._slots[holder]
+                    self._settle(name, slot)
+                    name, distance, home = holder, held, homes[holder]
             distance += 1
         self._homeless[name] = None
         self._moved.add(name)
@@ -188,27 +193,51 @@ class Allocation:
         self._moved.add(name)
 
     def _vacate(self, slot: int) -> None:
-        """Fill a place with whoever it prefers of those that had to go on from it, and so on with the place that one leaves."""
-        while True:
-            del self._holders[slot]
-            heir = min(self._displaced_from(slot), default=None)
-            if heir is None:
-                return
-            _, name = heir
-            left = self._slots.pop(name, None)
-            self._settle(name, slot)
-            if left is None:
-                return
-            slot = left
+        """Fill a place with whoever it prefers of those that had to go on from it, and so on with the place that one leaves.
 
-    def _displaced_from(self, slot: int) -> list[tuple[int, str]]:
-        found: list[tuple[int, str]] = []
-        for step in range(1, self._probes):
-            at = (slot + step) % self._range.size
+        Places are left further and further on, so one walk to the end of the run of taken places sees everybody who may move, and
+        of those with one home it sees them in the order of preference. All places are counted from ``slot``.
+        """
+        size = self._range.size
+        waiting = self._waiting_beyond(slot)
+        homes = deque(sorted(waiting))
+        passed: list[int] = []  # homes at or before the vacant place, the nearest, which is preferred, last
+        vacant = 0
+        while True:
+            del self._holders[(slot + vacant) % size]
+            while homes and homes[0] <= vacant:
+                passed.append(homes.popleft())
+            while passed and not _is_heir(waiting[passed[-1]], vacant, vacant - passed[-1] < self._probes):
+                passed.pop()
+            if not passed:
+                return
+            at, name = waiting[passed[-1]].popleft()
+            self._slots.pop(name, None)
+            self._settle(name, (slot + vacant) % size)
+            if at == size:
+                return
+            vacant = at
+
+    def _waiting_beyond(self, slot: int) -> dict[int, deque[tuple[int, str]]]:
+        """By their homes, those that stand beyond a place, and where; the homeless stand at the range's size."""
+        size = self._range.size
+        waiting: dict[int, deque[tuple[int, str]]] = {}
+        for step in range(1, size):
+            at = (slot + step) % size
             if at not in self._holders:
                 break
             holder = self._holders[at]
-            if holder is not None and self._distance(holder, at) >= step:
-                found.append((self._distance(holder, slot), holder))
-        found += [(distance, name) for name in self._homeless if (distance := self._distance(name, slot)) < self._probes]
-        return found
+            if holder is not None:
+                waiting.setdefault(step - self._distance(holder, at), deque()).append((step, holder))
+        for name in sorted(self._homeless):
+            home = -self._distance(name, slot)
+            for around in (home, home + size):  # its search may have gone around the whole range
+                waiting.setdefault(around, deque()).append((size, name))
+        return waiting
+
+
+def _is_heir(queue: deque[tuple[int, str]], vacant: int, within: bool) -> bool:
+    """Drop who stands before the vacant place already; whether the next of those with this home would rather stand there."""
+    while queue and queue[0][0] <= vacant:
+        queue.popleft()
+    return bool(queue) and within

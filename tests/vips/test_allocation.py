@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -51,9 +53,10 @@ Steps = st.lists(
 )
 
 
-@given(Steps)
-def test_whatever_came_and_went_addresses_are_those_of_the_set_that_is_there(steps: list[tuple[str, str]]) -> None:
-    allocation = Allocation(TINY, home)
+@given(Steps, st.sampled_from([1, 3, 11, 12]))
+def test_whatever_came_and_went_addresses_are_those_of_the_set_that_is_there(steps: list[tuple[str, str]], probes: int) -> None:
+    with mock.patch("pyminuteman.vips.allocation._PROBES_MAX", probes):
+        allocation = Allocation(TINY, home)
     names: set[str] = set()
     reserved: set[int] = set()
     for action, what in steps:
@@ -72,7 +75,7 @@ def test_whatever_came_and_went_addresses_are_those_of_the_set_that_is_there(ste
             case "release":
                 allocation.release(what)
                 reserved.discard(int(what.rpartition(".")[2]))
-        expected = reference(names, reserved, TINY.size, TINY.size)
+        expected = reference(names, reserved, TINY.size, probes)
         assert standing(allocation, names) == expected
         assert allocation.homeless == sorted(names - expected.keys())
         assert {name for name in names if before.get(name) != expected.get(name)} <= set(allocation.take_moved())
@@ -161,6 +164,18 @@ def test_names_land_no_further_from_their_hash_than_a_search_goes(monkeypatch: p
     allocation.remove("00")
     assert allocation.homeless == []
     assert allocation.address("16") == IPV4_RANGE.address(7 + 15)
+
+
+def test_names_that_all_collide_come_and_go_in_little_time() -> None:
+    """Anybody who may choose thousands of names may choose them so. A scan for each place that is left took seconds."""
+    allocation = Allocation(IPV4_RANGE, lambda _name: 7)
+    names = [f"{number:04}" for number in range(1000)]
+    for name in names:
+        allocation.add(name)
+    began = time.process_time()
+    allocation.remove(names[0])
+    assert time.process_time() - began < 0.3
+    assert [allocation.address(name) for name in names[1:]] == [IPV4_RANGE.address(7 + number) for number in range(999)]
 
 
 def test_a_name_without_a_place_goes_and_moves_nobody() -> None:
