@@ -114,21 +114,23 @@ class DesiredTable:
         stated = tuple(sorted(claims, key=lambda claim: claim.sort_key))
         if self._claims.get(key, ()) == stated:
             return
-        before = self._vips.pop(key, None)
-        if before is not None:
-            self._unlink(before)
-        self._claims.pop(key, None)
-        self._conflicts.pop(key, None)
         if not stated:
             self._leave(key)
             return
+        self._claims[key] = stated
         vip, conflicts = join(stated)
-        self._claims[key], self._vips[key] = stated, vip
-        if conflicts:
-            self._conflicts[key] = conflicts
+        before = self._vips.get(key)
+        if before == vip and conflicts == self._conflicts.get(key, ()):
+            return  # only who says so is different
         if before is None:
             self._enter(key)
+        else:
+            self._unlink(before)
+        self._vips[key] = vip
         self._link(vip)
+        self._conflicts.pop(key, None)
+        if conflicts:
+            self._conflicts[key] = conflicts
         self._dirty.add(key)
 
     def replace(self, claims: Iterable[Claim]) -> None:
@@ -157,7 +159,8 @@ class DesiredTable:
         """The desired state now.
 
         Args:
-            reach: How the host of that address (in canonical form) is in reach. Asked once of each host that has backends.
+            reach: How the host of that address (in canonical form) is in reach. Asked once of each host that has backends; not of
+                this one. Say UP of all until the membership knows anybody: otherwise a node that starts has only its own backends.
 
         Returns:
             The very object of last time if nothing changed.
@@ -241,8 +244,11 @@ class DesiredTable:
 
     def _leave(self, key: VIPKey) -> None:
         self._services = None
-        self._dirty.discard(key)
+        self._unlink(self._vips.pop(key))
+        del self._claims[key]
+        self._conflicts.pop(key, None)
         self._resolutions.pop(key, None)
+        self._dirty.discard(key)
         if isinstance(key.host, VIPName):
             self._book.remove(key.host)
             _drop(self._by_name, key.host, key)

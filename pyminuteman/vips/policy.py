@@ -182,11 +182,16 @@ class Judgement:
 
     Attributes:
         accepted: Claims that count, without the backends that do not; in the order of their places and claimants.
-        refusals: The rest, with reasons, in the same order. One that was not in the judgement before is an event.
+        refusals: The rest, with reasons, in the same order.
     """
 
     accepted: tuple[Claim, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+
+    def new_since(self, before: Judgement) -> tuple[Refusal, ...]:
+        """Refusals that were not in an earlier judgement of the same places: each is an event, to be told once."""
+        known = frozenset(before.refusals)
+        return tuple(refusal for refusal in self.refusals if refusal not in known)
 
 
 def place_of(key: VIPKey) -> str:

@@ -189,6 +189,19 @@ def test_when_nothing_changed_the_same_object_comes_back() -> None:
     assert desired.resolved == 2
 
 
+def test_that_another_node_says_the_same_costs_nothing() -> None:
+    desired = table(claim(WEB, A))
+    state = desired.refresh(up)
+    desired.put(WEB, [claim(WEB, A), claim(WEB, A, node="n2")])
+    assert desired.refresh(up) is state
+    desired.put(WEB, [claim(WEB, A), claim(WEB, A, node="n2", scheduler="rr")])
+    conflicting = desired.refresh(up)
+    assert conflicting.services == state.services
+    assert [one.what for one in conflicting.conflicts] == ["settings"]
+    desired.put(WEB, [claim(WEB, A)])
+    assert desired.refresh(up) == state
+
+
 def test_a_change_costs_the_vips_that_it_bears_on() -> None:
     keys = [VIPKey.tcp(f"11.0.0.{number}", 80) for number in range(100)]
     desired = table(*(claim(key, A if number % 10 == 0 else B) for number, key in enumerate(keys)))

@@ -215,6 +215,19 @@ def test_a_second_claimant_waits_until_the_first_is_gone() -> None:
     assert OPEN.judge([second]).accepted == (second,)
 
 
+def test_a_claim_without_backends_keeps_its_place() -> None:
+    """So whoever waits does not have the VIP for as long as a task takes to restart."""
+    first, second = claim(order=0), claim("11.0.0.1", Backend("10.1.0.1", 80), order=1, principal="evil")
+    assert OPEN.judge([first, second]).accepted == (first,)
+
+
+def test_a_refusal_is_an_event_once() -> None:
+    first, second = claim(order=0), claim(order=1, principal="evil")
+    alone, both = OPEN.judge([first]), OPEN.judge([first, second])
+    assert both.new_since(alone) == both.refusals
+    assert both.new_since(both) == alone.new_since(both) == ()
+
+
 def test_a_claimant_is_a_principal_of_a_source() -> None:
     claims = [claim(source="mesos", principal="a"), claim(source="file", principal="a", order=1)]
     assert OPEN.judge(claims).accepted == (claims[0],)
