@@ -52,6 +52,8 @@ PAYLOAD_MAX_BYTES: Final = 1232
 _PLAIN_MAX_BYTES: Final = 512  # RFC 1035, 4.2.1
 _STREAM_MAX_BYTES: Final = 65535
 _NAME_MAX_BYTES: Final = 255  # RFC 1035, 2.3.4: with the lengths of its labels and the root's
+_ZONE_MAX_BYTES: Final = _NAME_MAX_BYTES - 64
+"""So that there is room for a label of full length before it, and for the names of the zone itself."""
 _HEADER: Final = struct.Struct("!6H")
 _TTL_MAX_SECONDS: Final = 86400
 _NUMBER_BYTES: Final = 2
@@ -63,6 +65,10 @@ _ADDITIONAL_MAX: Final = 2
 _SERIAL_MASK: Final = 0xFFFF_FFFF
 _NAMESERVER: Final = "ns"
 """The one name of a zone that is of one label; a VIP's has two at least, its label and its framework."""
+_OUTCOMES: Final = (
+    *("noerror", "nodata", "nxdomain", "refused", "formerr", "notimp", "notauth", "badvers"),
+    *("ignored", "truncated"),
+)
 _ANY_PORT: Final = "_vip"
 _PROTOCOLS: Final = {f"_{protocol.name.lower()}": protocol for protocol in Protocol}
 
@@ -110,7 +116,15 @@ def _domain(key: str, text: str) -> dns.name.Name:
         raise ConfigurationError(None, f"dns.{key}", f"{text!r} is not a domain: {error}") from None
     if name == dns.name.root:
         raise ConfigurationError(None, f"dns.{key}", f"{text!r} is not a domain: a zone of names has a name")
+    if _wire_bytes(name) > _ZONE_MAX_BYTES:
+        raise ConfigurationError(
+            None, f"dns.{key}", f"{text!r} is too long: {_ZONE_MAX_BYTES - 2} characters leave room for names"
+        )
     return name
+
+
+def _wire_bytes(name: dns.name.Name) -> int:
+    return sum(len(label) + 1 for label in name.labels)
 
 
 @dataclass(slots=True)
@@ -139,19 +153,7 @@ class Responder:
         self._above: frozenset[str] = frozenset()
         self._serial = 1
         self._answers: dict[tuple[bytes, bool], tuple[bytes, str]] = {}
-        outcomes = (
-            "noerror",
-            "nodata",
-            "nxdomain",
-            "refused",
-            "formerr",
-            "notimp",
-            "notauth",
-            "badvers",
-            "ignored",
-            "truncated",
-        )
-        self.counters: Final = dict.fromkeys(outcomes, 0)
+        self.counters: Final = dict.fromkeys(_OUTCOMES, 0)
 
     def publish(self, names: Mapping[str, NameRecord]) -> list[str]:
         """These are the names, without their zone, in lower case. The zones' serial goes up if that is anything new.
@@ -164,7 +166,7 @@ class Responder:
             self._above = frozenset(parent for name in names for parent in _parents(name))
             self._serial = self._serial + 1 & _SERIAL_MASK
             self._answers.clear()
-        room = _NAME_MAX_BYTES - 1 - min(sum(len(label) + 1 for label in zone.labels[:-1]) for zone in self._zones)
+        room = _NAME_MAX_BYTES - min(_wire_bytes(zone) for zone in self._zones)
         return sorted(name for name in names if len(name) + 1 > room)
 
     def answer(self, query: bytes, *, stream: bool = False) -> bytes | None:

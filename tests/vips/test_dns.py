@@ -346,6 +346,15 @@ def test_the_serial_goes_up_with_what_is_new_and_wraps() -> None:
     assert serial(on) == 0
 
 
+def test_the_longest_zone_answers_for_itself() -> None:
+    zone = ".".join(["a" * 63, "a" * 63, "a" * 61])
+    assert len(zone) == 189
+    on = Responder(ZoneConfig(zone))
+    on.publish({"a.b": NAMES["foo.marathon"]})
+    assert rows(ask(query(f"a.b.{zone}", "A"), on=on)) == ["11.0.0.35"]
+    assert ask(query(f"b.b.{zone}", "A"), on=on).rcode() == dns.rcode.NXDOMAIN
+
+
 def test_names_too_long_to_be_asked_for_are_told() -> None:
     on = Responder(ZoneConfig(aliases=("vip",)))
     label = "a" * 61
@@ -398,6 +407,7 @@ def test_what_came_of_queries_is_counted() -> None:
         ({"zone": "a..b"}, "dns.zone: 'a..b' is not a domain"),
         ({"zone": ""}, "dns.zone: '' is not a domain"),
         ({"aliases": ("ok", "b" * 64)}, "dns.aliases: 'bbb.* is not a domain"),
+        ({"zone": ".".join(["a" * 63] * 3)}, "dns.zone: .* is too long: 189 characters leave room for names"),
         ({"ttl_seconds": -1}, "dns.ttl_seconds: -1 is not a time"),
         ({"negative_ttl_seconds": 86401}, r"dns.negative_ttl_seconds: 86401 is not a time \(0 to 86400 seconds\)"),
         ({"nameserver_ttl_seconds": True}, "dns.nameserver_ttl_seconds: True"),
