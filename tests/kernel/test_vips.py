@@ -6,16 +6,20 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import dns.message
 import dns.rdatatype
 import pytest
+import trio
 
+from pyminuteman.addresses import Endpoint
 from pyminuteman.ipvs import IPVSTable, Scope
 from pyminuteman.vips.allocation import IPV4_RANGE
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.desired import DesiredState, DesiredTable
 from pyminuteman.vips.dns import DEFAULT_ZONE, Responder
+from pyminuteman.vips.dns_server import DNSServer
 from pyminuteman.vips.model import VIP, Backend, VIPKey, VIPName, VIPSettings
 from pyminuteman.vips.policy import Policy
 from pyminuteman.vips.resolution import Reach
@@ -108,3 +112,35 @@ def test_connections_to_a_name_go_to_hosts_in_reach_and_those_of_a_suspect_go_on
         assert who_answers(gone) == {ONE}
         assert who_answers(state({ONE: Reach.DOWN, TWO: Reach.DOWN})) == {ONE, TWO}
         assert not table.converge(state({ONE: Reach.DOWN, TWO: Reach.DOWN}).services).plan
+
+
+@pytest.mark.usefixtures("backends")
+def test_the_systems_own_resolver_finds_the_name(tmp_path: Path) -> None:
+    """glibc's, told of no other server, by datagram and (``use-vc``) by stream."""
+    desired = DesiredTable()
+    desired.replace([Claim(VIP(KEY, (Backend(ONE, 8080), Backend("fd00::1", 8080))))])
+    state = desired.refresh(lambda _agent: Reach.UP)
+    responder = Responder()
+    responder.publish(state.names)
+    configuration = tmp_path / "resolv.conf"
+    ip("address add fd00::1/128 dev lo nodad")  # who has no IPv6 address is told of none (AI_ADDRCONFIG)
+
+    async def ask(options: str) -> list[str]:
+        configuration.write_text(f"nameserver {ONE}\noptions {options} timeout:2 attempts:1\n")
+        look_up = f"mount --bind {configuration} /etc/resolv.conf && exec getent ahosts foo.marathon.{DEFAULT_ZONE}"
+        found = await trio.run_process(["unshare", "--mount", "sh", "-c", look_up], capture_stdout=True, check=False)
+        return sorted({line.split()[0] for line in found.stdout.decode().splitlines()})
+
+    async def main() -> None:
+        server = DNSServer(responder, [Endpoint(ONE, 53)])
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run)
+                assert await ask("single-request") == sorted(state.names["foo.marathon"].addresses)
+                assert (server.counters["datagrams"], server.counters["messages"]) == (2, 0)
+                assert await ask("use-vc") == sorted(state.names["foo.marathon"].addresses)
+                assert (server.counters["datagrams"], server.counters["messages"]) == (2, 2)
+                nursery.cancel_scope.cancel()
+
+    assert len(state.names["foo.marathon"].addresses) == 2
+    trio.run(main)
