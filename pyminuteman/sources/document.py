@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pyminuteman.addresses import parse_address, parse_endpoint
 from pyminuteman.ipvs.destination import Destination, ForwardingMethod
 from pyminuteman.ipvs.errors import IPVSError
-from pyminuteman.ipvs.service import Protocol, Service, ServiceKey
+from pyminuteman.ipvs.service import Persistence, Protocol, Service, ServiceFlags, ServiceKey
 from pyminuteman.plain.fields import Invalid, Place, as_table, choice, get, number, place_text, short
 from pyminuteman.plain.ipvs_words import (
     FORWARDS,
@@ -240,14 +241,33 @@ def _settings(row: Mapping[str, Any], key: VIPKey, place: Place) -> VIPSettings:
     if isinstance(drain, bool) or not isinstance(drain, int | float) or not 0 <= drain <= DRAIN_SECONDS_MAX:
         raise Invalid((*place, "drain"), f"drain {short(drain)} is not a number of seconds from 0 to {DRAIN_SECONDS_MAX}")
     # The address of a name is not known yet, nor its family: only a prefix length that no IPv4 mask has tells.
-    six = not isinstance(key.host, str) and persistence is not None and _is_for_ipv6(persistence.netmask)
-    host = key.host if isinstance(key.host, str) else _ANYWHERE[six]
-    try:
-        Service(ServiceKey(key.protocol, host, key.port), scheduler, flags, persistence)
-    except IPVSError as error:
-        said = str(error) if isinstance(key.host, str) else str(error).partition(": ")[2]
-        raise Invalid(place, said) from None
+    six = ":" in key.host if isinstance(key.host, str) else persistence is not None and _is_for_ipv6(persistence.netmask)
+    if refusal := _service_refusal(key.protocol, six, scheduler, flags, persistence):
+        raise Invalid(place, refusal)
     return VIPSettings(scheduler, flags, persistence, choice(row, "forward", place, _FORWARDS, "masquerade"), float(drain))
+
+
+# What the kernel takes is what an object of the data plane can be made of. Most are alike, and making one takes its time.
+
+
+@lru_cache(1024)
+def _service_refusal(
+    protocol: Protocol, six: bool, scheduler: str, flags: ServiceFlags, persistence: Persistence | None
+) -> str:
+    try:
+        Service(ServiceKey(protocol, _ANYWHERE[six], 1), scheduler, flags, persistence)
+    except IPVSError as error:
+        return str(error).partition(": ")[2]
+    return ""
+
+
+@lru_cache(4096)
+def _address_refusal(address: str) -> str:
+    try:
+        Destination(address, 1)
+    except IPVSError as error:
+        return str(error)
+    return ""
 
 
 def _is_for_ipv6(netmask: str) -> bool:
@@ -257,10 +277,8 @@ def _is_for_ipv6(netmask: str) -> bool:
 def _backend(row: Mapping[str, Any], key: VIPKey, forward: ForwardingMethod, place: Place) -> Backend:
     address, port = get(row, "address", place, str), number(row, "port", place, _PORTS, key.port)
     weight = number(row, "weight", place, (0, WEIGHT_MAX), 1)
-    try:
-        Destination(address, port, weight, forward)
-    except IPVSError as error:
-        raise Invalid((*place, "address"), str(error)) from None
+    if refusal := _address_refusal(address):
+        raise Invalid((*place, "address"), refusal)
     if forward is not ForwardingMethod.MASQUERADE and port != key.port:
         word = forward.name.lower()
         raise Invalid((*place, "port"), f"forward = {word!r} cannot change the port: it is {key.port}, that of the VIP")

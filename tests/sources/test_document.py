@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,30 +61,12 @@ def test_what_is_written_is_read_again(made: list[VIP]) -> None:
         assert parse_vip(json.loads(json.dumps(plain_vip(vip))), "x") == vip
 
 
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(ROOT.glob("docs/sources/*.md"))
+
+
 def test_the_example_of_the_documentation_says_what_it_should() -> None:
-    text = """
-        [[vip]]
-        listen = "tcp://11.0.0.1:80"
-        scheduler = "mh"
-        flags = ["mh-port"]
-        persistence = { timeout = 300, netmask = 24 }
-        drain = 30
-
-          [[vip.backend]]
-          address = "10.0.0.5"
-          port = 8080
-          weight = 2
-          agent = "10.0.0.5"
-          local = "172.17.0.2:80"
-
-          [[vip.backend]]
-          address = "10.0.0.6"
-
-        [[vip]]
-        name = "/web"
-        port = 443
-        forward = "route"
-    """
+    text = (ROOT / "docs/sources/file.md").read_text().partition("```toml")[2].partition("```")[0]
     state = parse_document(tomllib.loads(text), "x")
     first = Backend("10.0.0.5", 8080, 2, "10.0.0.5", BackendKey("172.17.0.2", 80))
     settings = VIPSettings("mh", ServiceFlags.MH_PORT, Persistence(300, "24"), drain_seconds=30.0)
@@ -243,6 +227,27 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_document({"vip": [WEB, NAMED, {}]}, "x")
     with pytest.raises(SourceError, match="there are 2 backends; a VIP has at most 1"):
         parse_vip({**WEB, "backend": [BACKEND, {**BACKEND, "port": 1}]}, "x")
+
+
+def test_the_schema_has_the_same_keys_and_limits() -> None:
+    schema = json.loads(Path(module.__file__).with_name("vips.schema.json").read_text())
+    kinds = schema["$defs"]
+    assert schema["properties"].keys() == module.KEYS[""]
+    assert schema["properties"]["vip"]["maxItems"] == module.VIPS_MAX
+    assert kinds["vip"]["properties"]["backend"]["maxItems"] == module.BACKENDS_MAX
+    assert kinds["vip"]["properties"]["drain"]["maximum"] == module.DRAIN_SECONDS_MAX
+    assert kinds["persistence"]["properties"].keys() == ipvs_words.PERSISTENCE_KEYS
+    for kind in module.KEYS.keys() - {""}:
+        assert kinds[kind]["properties"].keys() == module.KEYS[kind], kind
+        assert kinds[kind]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_tests_that_the_pages_name_are_there(page: Path) -> None:
+    known = set(re.findall(r"def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))))
+    text = page.read_text()
+    for name, more in re.findall(r"`(test_[a-z]\w*?)(\.{3})?`", text):
+        assert any(other.startswith(name) if more else other == name for other in known), name
 
 
 def test_the_words_are_those_of_desired_tables() -> None:
