@@ -7,6 +7,8 @@ VENV := .venv/bin
 PURE := pyminuteman/addresses.py pyminuteman/errors.py pyminuteman/health/hysteresis.py $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py \
         errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
+        $(addprefix pyminuteman/plain/,fields.py ipvs_words.py positions.py text.py) \
+        $(addprefix pyminuteman/sources/,backoff.py document.py) \
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
         errors.py failure_detector.py gossip.py healing.py hyparview.py keyring.py keys.py members.py messages.py metrics.py \
         multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py) \
