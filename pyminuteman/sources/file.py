@@ -7,7 +7,7 @@ Invariants:
    state comes when every file that is there could be read.
 3. The same files give the same state, whatever happened before: files count in the order of their names.
 
-Reading and parsing happen in a thread: TOML with 10,000 VIPs takes a second.
+Reading and parsing happen in a thread: 10,000 VIPs with five backends each take three seconds as TOML, half of it as JSON.
 """
 
 from __future__ import annotations
