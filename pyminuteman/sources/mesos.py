@@ -30,7 +30,7 @@ import trio
 from pyminuteman.errors import ConfigurationError, MinutemanError
 from pyminuteman.http_client import HttpOptions, HttpResponse, without_secrets
 from pyminuteman.sources.backoff import Backoff
-from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding, poll
+from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, feeding, poll
 from pyminuteman.sources.mesos_json import address
 from pyminuteman.sources.mesos_lookup import HostAddresses
 from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
@@ -142,7 +142,7 @@ class MesosSource:
         return "mesos:" + ",".join(map(without_secrets, self.options.urls))
 
     @property
-    def status(self) -> SourceStatus:
+    def status(self) -> OutageStatus:
         """How it is. Counters: ``tasks``, ``waiting``, ``odd``, ``warnings``, ``streams``, ``records``, ``withdrawals`` and the poll's."""
         return self._status
 
@@ -315,8 +315,11 @@ class _Session:
         """One event."""
         if self.state.apply(event):
             self._changed.set()
+        now = trio.current_time()
         if self._served:
-            self._source.status.good(trio.current_time())  # a heartbeat says that all stands as it stood
+            self._source.status.good(now)  # a heartbeat says that all stands as it stood
+        else:
+            self._source.status.heard(now)  # a leader that waits for its agents is not silent
 
     async def publish(self) -> None:
         """For as long as the stream lasts."""

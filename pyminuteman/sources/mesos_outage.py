@@ -23,10 +23,17 @@ class OutageStatus(SourceStatus):
 
     withdrawn: str = ""
     """Since when and why; empty while states stand."""
+    heard_at: float | None = None
+    """When the server last said something that makes sense, though it may have been no state; None for never."""
+
+    def heard(self, now: float) -> None:
+        """It is not silent."""
+        self.heard_at = now
 
     def good(self, now: float) -> None:
         """A complete state was read."""
         SourceStatus.good(self, now)
+        self.heard_at = now
         self.withdrawn = ""
 
     def failed(self, now: float, reason: str) -> None:
@@ -37,12 +44,12 @@ class OutageStatus(SourceStatus):
 async def withdraw_when_silent(latest: LatestState, status: OutageStatus, after_seconds: float) -> NoReturn:
     """Put an empty state once nothing good was heard for so long; beside what reads the source.
 
-    The next good state takes its place. It counts from the last good state, or from the start where there was none, so a server that
+    The next good state takes its place. It counts from what was heard last, or from the start where that was nothing, so a server that
     holds the line without a word is silent like one that refuses.
     """
     started = trio.current_time()
     while True:
-        heard = started if status.last_good_at is None else status.last_good_at
+        heard = started if status.heard_at is None else status.heard_at
         left = heard + after_seconds - trio.current_time()
         if left > 0:
             await trio.sleep(left)

@@ -396,6 +396,27 @@ async def test_nothing_is_told_before_the_agents_of_a_new_leader_are_back() -> N
             assert source.status.reason == ""
 
 
+async def test_a_leader_that_waits_for_its_agents_is_not_silent() -> None:
+    double = MesosDouble.master(subscribed())
+    double.heartbeat_seconds = 0.05
+    async with open_mesos_double(double):
+        source = MesosSource(subscribe(double.url, withdraw_after_seconds=0.4))
+        async with source.states() as states:
+            with trio.fail_after(SOON):
+                while not (await anext(states)).vips:
+                    pass
+            double.history = RECOVERY[:2]  # another leader
+            await double.tell_bytes(None)
+            await until(lambda: source.status.counters["streams"] == 2, "another stream")
+            with trio.move_on_after(1.0):
+                pytest.fail(f"{await anext(states)} was told while the leader waits for its agents")
+            double.heartbeat_seconds = None
+            double.faults.extend([Fault(hang=True)] * 100)
+            await double.tell_bytes(None)
+            with trio.fail_after(SOON):
+                assert await anext(states) == SourceState()
+
+
 async def test_agents_that_do_not_come_back_are_waited_for_no_longer_than_their_time() -> None:
     double = MesosDouble.master(RECOVERY[:2])
     async with open_mesos_double(double), reading(MesosSource(subscribe(double.url, agents_seconds=0.1))) as following:
