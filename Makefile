@@ -12,7 +12,9 @@ PURE := pyminuteman/addresses.py pyminuteman/errors.py pyminuteman/health/hyster
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
         errors.py failure_detector.py gossip.py healing.py hyparview.py keyring.py keys.py members.py messages.py metrics.py \
         multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py) \
-        $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py model.py names.py policy.py resolution.py)
+        $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py model.py names.py policy.py resolution.py) \
+        pyminuteman/vips/labels.py \
+        $(addprefix pyminuteman/sources/,marathon_state.py mesos_json.py mesos_state.py mesos_tasks.py mesos_vips.py recordio.py sse.py)
 
 .PHONY: help install demo test simulate bench bench-membership lint clean
 
