@@ -4,17 +4,21 @@ export PYTHON
 VENV := .venv/bin
 
 # What must be covered to the last branch: the modules without clock, socket or C.
-PURE := pyminuteman/addresses.py pyminuteman/errors.py pyminuteman/health/hysteresis.py $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
-        $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py \
-        errors.py ipvsadm.py ipvsadm_parser.py plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
-        $(addprefix pyminuteman/plain/,fields.py ipvs_words.py positions.py text.py) \
-        $(addprefix pyminuteman/sources/,backoff.py document.py) \
+PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
+        $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
+        $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
+        plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
+        $(addprefix pyminuteman/kv/,codec.py crdt.py entries.py etcd_index.py etcd_transactions.py etcd_values.py hashes.py lives.py \
+        messages.py operations.py owners.py replica.py replication.py shared.py state_codec.py store.py versions.py) \
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \
         errors.py failure_detector.py gossip.py healing.py hyparview.py keyring.py keys.py members.py messages.py metrics.py \
-        multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py views.py) \
-        $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py model.py names.py policy.py resolution.py) \
-        pyminuteman/vips/labels.py \
-        $(addprefix pyminuteman/sources/,marathon_state.py mesos_json.py mesos_state.py mesos_tasks.py mesos_vips.py recordio.py sse.py)
+        multicast.py node.py own_record.py records.py relays.py replay.py routing.py sealing.py steps.py stream_session.py timers.py \
+        views.py) \
+        $(addprefix pyminuteman/plain/,fields.py ipvs_words.py positions.py text.py) \
+        $(addprefix pyminuteman/sources/,backoff.py consul_services.py document.py keyed.py marathon_state.py mesos_json.py \
+        mesos_state.py mesos_tasks.py mesos_vips.py recordio.py sse.py) \
+        $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
+        resolution.py)
 
 .PHONY: help install demo test simulate bench bench-membership lint clean
 

@@ -33,6 +33,7 @@ from pyminuteman.kv.store import Changes, Entry, Store, StoreLimits
 from pyminuteman.kv.transfer import Imported, export_store, import_store
 from pyminuteman.kv.trio_driver import open_store
 from pyminuteman.membership import MembershipConfig, open_membership
+from tests.support.etcd_stores import etcd_nodes
 
 DEADLINE = 20.0
 LIMITS = StoreLimits(value_max_bytes=1000, own_keys_max=10, shared_keys_max=20, watch_keys_max=5, lease_seconds=5.0)
@@ -94,7 +95,7 @@ async def gossip() -> AsyncIterator[Nodes]:
         nursery.cancel_scope.cancel()
 
 
-ENGINES: dict[str, Engine] = {"gossip": gossip}
+ENGINES: dict[str, Engine] = {"gossip": gossip, "etcd": partial(etcd_nodes, limits=LIMITS)}
 
 pytestmark = pytest.mark.trio
 engines = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
