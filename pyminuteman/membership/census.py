@@ -356,7 +356,8 @@ class Census:
             steps += self._came(node, now)  # a newer word of one whose return was in doubt, or a newer life
         else:
             self.members.learned(node, now)
-        if previous is not None and self.members.status(node) is not None and _description(previous) != _description(record):
+        news = previous is not None and (previous.epoch < record.epoch or _description(previous) != _description(record))
+        if previous is not None and news and self.members.status(node) is not None:
             if previous.name != record.name:
                 self._names.get(previous.name, {}).pop(node, None)
             steps += [Notify(MemberUpdated(record, previous)), *self._note_name(record)]

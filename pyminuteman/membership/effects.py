@@ -111,7 +111,10 @@ class MemberLeft:
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdated:
-    """Tags, addresses, endpoint, name or keys of a member changed."""
+    """Tags, addresses, endpoint, name or keys of a member changed, or it lives again under a later epoch.
+
+    Of a restart so quick that nobody missed the member, this is all that is told.
+    """
 
     record: Record
     previous: Record

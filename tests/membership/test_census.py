@@ -203,6 +203,7 @@ def test_what_changed_about_a_member_is_told() -> None:
         {"tags": (("a", "b"),)},
         {"keys": (b"kkkk",)},
         {"protocol": (1, 2)},
+        {"epoch": known.epoch + 1},
     ):
         record = replace(known, version=known.version + 1, **changes)
         assert told(setting.take(record)) == [MemberUpdated(record, known)]
