@@ -6,7 +6,7 @@ Pure. Times are seconds of one clock that does not jump.
  state      begins with                                                             its log
 =========  =======================================================================  =========================================
  unknown    nothing                                                                 is not taken; one from disk is held a lease
- alive      MemberUp; a MemberSuspect changes nothing                               counts
+ alive      MemberUp; a MemberSuspect changes nothing, nor a MemberUpdated          counts
  away       MemberDown                                                              counts for a lease, then lapses
  left       MemberLeft                                                              lapses at once
 =========  =======================================================================  =========================================
@@ -52,13 +52,23 @@ class Lives:
         self._lives: dict[NodeId, _Life] = {}
         self._unknown: dict[NodeId, float] = {}
 
-    def notice(self, node: NodeId, epoch: int, presence: Presence, now: float) -> None:
-        """The membership has told of a member. What concerns a life before the one we know changes nothing."""
+    def notice(self, node: NodeId, epoch: int, presence: Presence | None, now: float) -> None:
+        """The membership has told of a member. What concerns a life before the one we know changes nothing.
+
+        Args:
+            node: The member.
+            epoch: Its life.
+            presence: What it is to the store; None: as it was, though its life may be a later one.
+            now: When that was told.
+        """
         life = self._lives.get(node)
+        if presence is None:
+            presence = Presence.ALIVE if life is None else life.presence
         if life is not None and (epoch < life.epoch or (epoch == life.epoch and presence is life.presence)):
             return
+        since = life.since if life is not None and presence is life.presence is Presence.AWAY else now
         self._unknown.pop(node, None)
-        self._lives[node] = _Life(epoch, presence, now)
+        self._lives[node] = _Life(epoch, presence, since)
 
     def presume(self, node: NodeId, now: float) -> None:
         """There is a log of somebody whom the membership has not told of."""

@@ -132,8 +132,8 @@ class Replica:
         if set(self._neighbours) - set(before):
             self._hurry(now)
 
-    def notice(self, node: NodeId, epoch: int, presence: Presence, now: float) -> None:
-        """The membership has told of another member."""
+    def notice(self, node: NodeId, epoch: int, presence: Presence | None, now: float) -> None:
+        """The membership has told of another member; None when its presence is as it was."""
         if node != self.me.node:
             self._lives.notice(node, epoch, presence, now)
             if presence is Presence.LEFT:

@@ -244,8 +244,10 @@ class GossipStore:
     def _notice(self, notification: Notification, now: float) -> list[Output]:
         replica = self._replica
         match notification:
-            case MemberUp(record) | MemberSuspect(record) | MemberUpdated(record):
+            case MemberUp(record) | MemberSuspect(record):
                 replica.notice(record.id, record.epoch, Presence.ALIVE, now)
+            case MemberUpdated(record):
+                replica.notice(record.id, record.epoch, None, now)
             case MemberDown(record):
                 replica.notice(record.id, record.epoch, Presence.AWAY, now)
             case MemberLeft(record):

@@ -53,6 +53,18 @@ def test_a_later_life_that_says_nothing_ends_the_one_before_after_a_lease() -> N
     assert known.lapsed([(ONE, EPOCH)], 160.0) == [ONE]
 
 
+def test_a_later_life_is_known_without_its_presence_being_told() -> None:
+    known = lives()
+    known.notice(ONE, EPOCH, None, 0.0)
+    assert known.counts(ONE, EPOCH, 0.0)
+    known.notice(ONE, EPOCH + 1, None, 1.0)
+    assert known.counts(ONE, EPOCH + 1, 1.0)
+    known.notice(ONE, EPOCH + 1, Presence.AWAY, 10.0)
+    known.notice(ONE, EPOCH + 2, None, 50.0)
+    assert known.counts(ONE, EPOCH + 2, 69.0)
+    assert not known.counts(ONE, EPOCH + 2, 70.0), "news of one that is away do not bring it back"
+
+
 def test_what_was_on_disk_of_somebody_unknown_is_held_for_a_lease() -> None:
     known = lives()
     known.presume(ONE, 5.0)
