@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 import click
 import trio
@@ -26,8 +27,16 @@ from pyminuteman.vips.desired import DesiredState, DesiredTable
 
 __all__ = ["apply_command"]
 
+_HELP: Final = f"""\b
+Signals, with --watch:
+  TERM, INT   end; the table stays as it is
+  HUP         look at everything again: the table, and sources that fail
+  USR1        do what is held back after all
 
-@click.command("apply", epilog=exit_codes.HELP)
+{exit_codes.HELP}"""
+
+
+@click.command("apply", epilog=_HELP)
 @vips_options.source
 @vips_options.timeout
 @vips_options.own_addresses
@@ -80,18 +89,12 @@ def apply_command(
     yes: bool,
     form: str,
 ) -> int:
-    r"""Make the table, in scope, equal to what sources say.
+    """Make the table, in scope, equal to what sources say.
 
     Nothing is done before every source has said all of its VIPs; with --watch, one that fails later keeps its last good state.
     Every backend is held in reach.
 
     Without --scope only the services that the sources name are touched; with --watch, those that they have named since the start.
-
-    \b
-    With --watch:
-      TERM, INT   end; the table stays as it is
-      HUP         look at everything again: the table, and sources that fail
-      USR1        do what is held back after all
     """
     if watch and dry_run:
         msg = "--dry-run shows what would be done once: it does not go with --watch"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pyminuteman.ipvs import Scope, ServiceKey, Snapshot
-from pyminuteman.ipvs.records import DESTINATION_KEY_SIZE, destination_keys, destination_rows
+from pyminuteman.ipvs.records import DESTINATION_KEY_SIZE, DESTINATION_SIZE, destination_keys, destination_rows
 
 __all__ = ["Shrinkage", "shrinkage"]
 
@@ -44,22 +44,19 @@ class Shrinkage(NamedTuple):
 
 
 def shrinkage(current: Snapshot, wanted: Snapshot, scope: Scope) -> Shrinkage:
-    """What ``current`` would lose, in scope, on its way to ``wanted``."""
-    losses: list[tuple[ServiceKey, int]] = []
-    lost = present = 0
-    for packed in sorted(current.entries):
-        entry, want = current.entries[packed], wanted.entries.get(packed)
-        key = ServiceKey.from_packed(packed)
-        if key not in scope:
-            continue
-        if want is not None and want[1] == entry[1]:
-            present += len(destination_keys(entry[1]))
-            continue
-        desired = set(destination_keys(want[1])) if want is not None else set()
-        rows = destination_rows(entry[1])
-        working = sum(row[_WEIGHT] != _ZERO or row[:DESTINATION_KEY_SIZE] in desired for row in rows)
-        present += working
-        if working > len(desired):
-            losses.append((key, working - len(desired)))
-            lost += working - len(desired)
-    return Shrinkage(tuple(losses), lost, present)
+    """What ``current`` would lose, in scope, on its way to ``wanted``, all of which is in scope."""
+    losses: list[tuple[bytes, int]] = []
+    present = 0
+    for packed, entry in current.entries.items():
+        want = wanted.entries.get(packed)
+        if want is not None and want[1] == entry[1]:  # nearly all, nearly always
+            present += len(entry[1]) // DESTINATION_SIZE
+        elif want is not None or ServiceKey.from_packed(packed) in scope:
+            desired = set(destination_keys(want[1])) if want is not None else set()
+            rows = destination_rows(entry[1])
+            working = sum(row[_WEIGHT] != _ZERO or row[:DESTINATION_KEY_SIZE] in desired for row in rows)
+            present += working
+            if working > len(desired):
+                losses.append((packed, working - len(desired)))
+    listed = tuple((ServiceKey.from_packed(packed), count) for packed, count in sorted(losses))
+    return Shrinkage(listed, sum(count for _, count in losses), present)

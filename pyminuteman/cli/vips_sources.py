@@ -17,6 +17,8 @@ __all__ = ["Feeds", "bare_errors", "first_states"]
 
 _LOOK_SECONDS: Final = 0.25
 """How often sources are asked how they are; news of VIPs come by themselves."""
+_REOPEN_SECONDS: Final = 1.0
+"""How long after its end a source is opened again. None should end by itself."""
 
 
 class Feeds:
@@ -80,11 +82,13 @@ class Feeds:
 
     async def _read(self, at: int) -> None:
         while True:
-            with self._openings[at]:
+            with self._openings[at] as opening:
                 async with self.sources[at].states() as states:
                     async for state in states:
                         self.states[at] = state
                         self.wake()
+            if not opening.cancelled_caught:
+                await trio.sleep(_REOPEN_SECONDS)
             self._openings[at] = trio.CancelScope()
             try:
                 self.sources[at] = self._factories[at]()

@@ -271,6 +271,12 @@ def test_options_that_do_not_go_together_are_refused(vips: Vips, words: list[str
     vips("apply", *words, expect=2, web=WEB)
 
 
+def test_the_help_says_what_signals_do(cli: Any) -> None:
+    shown = cli("apply", "--help", group="vips").stdout
+    assert "\n    USR1        do what is held back after all\n" in shown
+    assert "\n    78  a file does not say" in shown
+
+
 def test_watching_is_handed_what_the_options_say(vips: Vips, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does is in test_vips_keeper and tests/kernel/test_vips_apply."""
     seen: list[Any] = []

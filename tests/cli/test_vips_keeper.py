@@ -79,6 +79,10 @@ class Spoken:
         else:
             self._states.send_nowait(state)
 
+    def end(self) -> None:
+        assert self._states is not None
+        self._states.close()
+
     def fail(self, reason: str) -> None:
         self.status.failed(trio.current_time(), reason)
 
@@ -424,6 +428,20 @@ async def test_told_to_look_again_it_opens_those_that_fail_anew_and_no_others(se
         os.kill(os.getpid(), signal.SIGHUP)
         await setting.said("two: its certificate cannot be read; it is read as before")
         await setting.until(lambda: two.opened == 3)
+
+
+@pytest.mark.trio
+async def test_a_source_that_ends_is_opened_again_and_not_in_a_hurry(setting: Setting) -> None:
+    (source,) = setting.sources
+    async with setting.running():
+        source.say(vip(WEB, 1))
+        await setting.becomes(*rows(WEB, 1))
+        began = trio.current_time()
+        source.end()
+        await setting.until(lambda: source.opened == 2)
+        assert trio.current_time() - began >= 0.9
+        source.say(vip(WEB, 1, 2))
+        await setting.becomes(*rows(WEB, 1, 2))
 
 
 @pytest.mark.trio
