@@ -79,7 +79,7 @@ def timeout(verb: Verb) -> Verb:
         default=10.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long to wait until every source has said all of its VIPs.",
+        help="How long to wait until every source has said all of its VIPs; with --watch, for as long as it takes.",
     )(verb)
 
 
