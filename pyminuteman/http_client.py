@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -211,7 +212,9 @@ class HttpClient:
             fine = False
         if not fine or not base_url.isprintable():
             raise ConfigurationError(None, without_secrets(base_url), "is not a URL such as https://host:1234")
-        self._password = unquote(parts.password or "")
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        basic = b64encode(f"{user}:{password}".encode()).decode()  # as it goes over the wire
+        self._secrets = (password, basic) if password else ()
         self.base_url = base_url.rstrip("/")
         verify: ssl.SSLContext | bool = self.options.ssl_context() if parts.scheme == "https" else False
         socket = self.options.unix_socket
@@ -270,7 +273,7 @@ class HttpClient:
             raise HttpError(f"{shown}: {_reason(error)}") from None
         except httpx2.InvalidURL:
             raise HttpError(f"{shown}: is not a URL that can be asked for") from None
-        answer = HttpResponse(response, shown, tuple(filter(None, (token, self._password))))
+        answer = HttpResponse(response, shown, (*self._secrets, *filter(None, [token])))
         try:
             if not response.is_success:
                 raise await _refusal(answer)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import os
+import pty
 import ssl
+import subprocess
+import sys
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -157,6 +162,36 @@ def test_files_of_tls_that_are_no_good_are_named_at_once(authority: Authority, t
         assert said in str(caught.value)
 
 
+def test_a_locked_key_is_not_asked_for_on_the_terminal(authority: Authority, tmp_path: Path) -> None:
+    certificate, _ = authority.client(tmp_path)
+    script = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+open("/dev/tty").close()
+from pathlib import Path
+from pyminuteman.http_client import HttpOptions
+try:
+    HttpOptions(certificate_file=Path(sys.argv[1]), key_file=Path(sys.argv[2])).ssl_context()
+except ValueError as error:
+    print(error)
+"""
+    ours, theirs = pty.openpty()  # a terminal at which nobody sits
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(certificate), str(encrypted_key(authority, tmp_path))],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            start_new_session=True,
+            check=True,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "which has no password, can be read" in done.stdout
+
+
 @pytest.mark.trio
 async def test_a_redirect_is_news_for_the_caller_and_is_not_followed() -> None:
     async with web_server(OK) as other:
@@ -306,7 +341,7 @@ async def test_a_token_that_is_none_is_not_sent_and_not_told(tmp_path: Path, con
 
 def echo(status: int) -> Callable[[Request], Answer]:
     """A server that repeats all it was told, as some do."""
-    return lambda request: Answer(status, {"location": "/x"}, [f"{request.target} {request.headers}".encode()])
+    return lambda request: Answer(status, {"location": "/x"}, [f"{request.headers.get('authorization')} to you".encode()])
 
 
 @pytest.mark.trio
@@ -321,8 +356,16 @@ async def test_no_error_tells_a_secret(tmp_path: Path) -> None:
             error = await refusal(url, options, "/x?key=s3cret-query")
             assert "s3cret-token" not in str(error)
             assert "s3cret-password" not in str(error)
-            assert "s3cret-query" not in str(error).partition(": answered")[0]
+            assert "s3cret-query" not in str(error)
             assert error.__cause__ is None
+            error = await refusal(server.url, options, "/x?key=s3cret-query")
+            assert "s3cret" not in str(error) + error.body
+            error = await refusal(url, HttpOptions(timeout_seconds=0.2), "/x?key=s3cret-query")
+            assert "s3cret" not in str(error)
+            assert b64encode(b"me:s3cret-password").decode() not in str(error)
+        server.answer = echo(403)
+        assert str(await refusal(server.url, options)).endswith("answered 403: Bearer *** to you")
+        assert str(await refusal(url, HttpOptions())).endswith("answered 403: Basic *** to you")
     for url in ("http://me:s3cret@/", "ftp://me:s3cret@host", "https://me:s3cret@[::1", "http://me:s3cret@host:99999"):
         with pytest.raises(ConfigurationError) as caught:
             HttpClient(url)
