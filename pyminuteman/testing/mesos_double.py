@@ -35,6 +35,8 @@ class Request:
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+    at: float = 0.0
+    """When it had arrived, in seconds of trio's clock."""
 
     @property
     def path(self) -> str:
@@ -169,7 +171,7 @@ class HttpDouble:
                     return None
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers = {name.decode(): value.decode() for name, value in head.headers}
-                return Request(head.method.decode(), head.target.decode(), headers, bytes(body))
+                return Request(head.method.decode(), head.target.decode(), headers, bytes(body), trio.current_time())
             else:
                 return None
 

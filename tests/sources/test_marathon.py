@@ -75,20 +75,20 @@ async def test_an_event_brings_what_has_changed_and_nothing_is_read_without_one(
         assert asked == {("/v2/apps?embed=apps.tasks", "*/*"), ("/v2/events", "text/event-stream")}
 
 
-async def test_a_storm_of_events_is_read_once_or_twice() -> None:
+async def test_a_storm_of_events_is_read_five_times_a_second_at_most() -> None:
     double = MarathonDouble(app("/a:80"))
     async with open_marathon_double(double):
         source = MarathonSource(options(double))
         async with reading(source) as following:
             await following()
             await until(lambda: source.status.counters["events"], "a stream of events")
-            read = source.status.counters["fetches"]
+            read, begun = source.status.counters["fetches"], trio.current_time()
             double.apps = {"apps": [app("/b:80")]}
             for number in range(200):
                 await double.tell("status_update_event", number=number)
             assert keys(await following()) == ["tcp:///b@marathon:80"]
             await until(lambda: source.status.counters["events"] > 200, "all events")
-            assert source.status.counters["fetches"] <= read + 4
+            assert source.status.counters["fetches"] <= read + 3 + (trio.current_time() - begun) / 0.2
 
 
 async def test_without_events_it_is_polled() -> None:
@@ -133,7 +133,7 @@ async def test_what_is_no_stream_of_events_is_none() -> None:
         (Fault(end_after=20), "is no JSON"),
         (Fault(cut_after=20), "RemoteProtocolError"),
         (Fault(status=200, body=b'{"message":"x"}'), "is no list of apps of Marathon"),
-        (Fault(piece=1, pause_seconds=0.02), "no complete answer within 0.3 s"),
+        (Fault(piece=1, pause_seconds=0.02), "no complete answer within 1 s"),
         (Fault(status=307, headers={"location": "http://10.9.9.9:8080/v2/apps"}), "says that 10.9.9.9:8080 leads"),
     ],
 )
@@ -141,11 +141,11 @@ async def test_what_goes_wrong_is_told_and_the_last_state_stands(fault: Fault, r
     double = MarathonDouble(app("/a:80"))
     double.events_faults.extend(NO_EVENTS)
     async with open_marathon_double(double):
-        source = MarathonSource(options(double, deadline_seconds=0.3))
+        source = MarathonSource(options(double, deadline_seconds=1.0))
         async with reading(source) as following:
             assert keys(await following()) == ["tcp:///a@marathon:80"]
             double.faults.extend([fault, fault])
-            await until(lambda: source.status.failures == 2, "two failures in a row")
+            await until(lambda: source.status.failures >= 2, "two failures in a row")
             assert reason in source.status.reason
             await until(lambda: not source.status.failures, "a good answer")
             double.apps = {"apps": [app("/b:80")]}
@@ -155,7 +155,7 @@ async def test_what_goes_wrong_is_told_and_the_last_state_stands(fault: Fault, r
 async def test_events_do_not_hurry_a_server_that_fails() -> None:
     double = MarathonDouble(app("/a:80"))
     async with open_marathon_double(double):
-        source = MarathonSource(options(double, unattached_poll_seconds=0.4, retry_most_seconds=0.4))
+        source = MarathonSource(options(double, unattached_poll_seconds=4.0, retry_most_seconds=4.0))
         async with reading(source) as following:
             await following()
             await until(lambda: source.status.counters["events"], "a stream of events")
@@ -163,7 +163,7 @@ async def test_events_do_not_hurry_a_server_that_fails() -> None:
             await double.tell("status_update_event")
             await until(lambda: source.status.failures == 1, "a failure")
             begun = trio.current_time()
-            while trio.current_time() < begun + 0.15:
+            while trio.current_time() < begun + 0.5:
                 await double.tell("status_update_event")
                 await trio.sleep(0.01)
             assert source.status.failures == 1

@@ -96,11 +96,17 @@ def test_a_port_on_tcp_and_udp_is_two_vips() -> None:
 @pytest.mark.parametrize(
     "old_or_new",
     [
-        BRIDGE | {"container": {"type": "MESOS", "portMappings": [mapping("/a:80"), mapping("/b:80", containerPort=0)]}},
+        BRIDGE
+        | {
+            "container": {"type": "MESOS", "portMappings": [mapping("/a:80"), mapping("/b:80", containerPort=0, hostPort=None)]}
+        },
         {
             "container": {
                 "type": "MESOS",
-                "docker": {"network": "BRIDGE", "portMappings": [mapping("/a:80"), mapping("/b:80", containerPort=0)]},
+                "docker": {
+                    "network": "BRIDGE",
+                    "portMappings": [mapping("/a:80"), mapping("/b:80", containerPort=0, hostPort=None)],
+                },
             }
         },
     ],

@@ -184,8 +184,8 @@ WHOLE = json.dumps(NAMED).encode()
         (Fault(cut_after=1000), "RemoteProtocolError"),
         (Fault(end_after=1000, piece=7), "is no JSON"),
         (Fault(end_after=0), "is no JSON"),
-        (Fault(hang=True), "no complete answer within 0.3 s"),
-        (Fault(piece=1, pause_seconds=0.02), "no complete answer within 0.3 s"),
+        (Fault(hang=True), "no complete answer within 1 s"),
+        (Fault(piece=1, pause_seconds=0.02), "no complete answer within 1 s"),
         (Fault(status=200, body=b"{}"), "is no /state of a Mesos agent or master"),
         (Fault(status=200, body=b"[" * 100_000), "is no JSON"),
         (Fault(status=200, body=b'{"frameworks": [], "pid": 1}'), "is no /state"),
@@ -200,11 +200,11 @@ async def test_what_goes_wrong_is_told_and_the_last_state_stands(fault: Fault, r
     double = MesosDouble()
     double.state = NAMED
     async with open_mesos_double(double):
-        source = MesosSource(options(double.url, deadline_seconds=0.3))
+        source = MesosSource(options(double.url, deadline_seconds=1.0))
         async with reading(source) as following:
             assert keys(await following()) == [str(MERP)]
             double.faults.extend([fault, fault])
-            await until(lambda: source.status.failures == 2, "two failures in a row")
+            await until(lambda: source.status.failures >= 2, "two failures in a row")
             assert reason in source.status.reason
             assert source.status.failing_since is not None
             await until(lambda: not source.status.failures, "a good answer")
@@ -238,23 +238,16 @@ async def test_a_server_that_is_not_there_is_told_and_found_once_it_is() -> None
 async def test_waits_after_failures_grow_and_end_with_the_first_good_answer() -> None:
     double = MesosDouble()
     double.state = NAMED
-    times: list[float] = []
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, poll_seconds=0.05, retry_most_seconds=0.4))
         double.faults.extend([Fault(status=500)] * 6)
         async with reading(source) as following:
-
-            async def watch() -> None:
-                while len(times) < 7:
-                    await until(lambda: len(double.requests) > len(times), "the next request")
-                    times.append(trio.current_time())
-
-            await watch()
             assert keys(await following()) == [str(MERP)]
+        assert (source.status.failures, source.status.counters["failures"]) == (0, 6)
+        times = [request.at for request in double.requests[:7]]
     waits = [later - earlier for earlier, later in pairwise(times)]
     for wait, most in zip(waits, (0.05, 0.1, 0.2, 0.4, 0.4, 0.4), strict=True):
         assert wait >= most / 2
-    assert min(waits[3:]) > max(0.05, waits[0] / 2)
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
@@ -400,7 +393,7 @@ async def test_a_leader_that_waits_for_its_agents_is_not_silent() -> None:
     double = MesosDouble.master(subscribed())
     double.heartbeat_seconds = 0.05
     async with open_mesos_double(double):
-        source = MesosSource(subscribe(double.url, withdraw_after_seconds=0.4))
+        source = MesosSource(subscribe(double.url, withdraw_after_seconds=1.0))
         async with source.states() as states:
             with trio.fail_after(SOON):
                 while not (await anext(states)).vips:
@@ -408,7 +401,7 @@ async def test_a_leader_that_waits_for_its_agents_is_not_silent() -> None:
             double.history = RECOVERY[:2]  # another leader
             await double.tell_bytes(None)
             await until(lambda: source.status.counters["streams"] == 2, "another stream")
-            with trio.move_on_after(1.0):
+            with trio.move_on_after(1.8):
                 pytest.fail(f"{await anext(states)} was told while the leader waits for its agents")
             double.heartbeat_seconds = None
             double.faults.extend([Fault(hang=True)] * 100)
@@ -439,12 +432,15 @@ async def test_a_stream_without_heartbeats_is_opened_again_and_the_state_stands(
 
 
 async def test_heartbeats_keep_a_stream_open() -> None:
-    double = MesosDouble.master(subscribed(heartbeat_seconds=0.2))
+    double = MesosDouble.master(subscribed(heartbeat_seconds=0.5))
     double.heartbeat_seconds = 0.05
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
         async with source.states():
-            await until(lambda: source.status.counters.get("records", 0) > 30, "thirty records")
+            await until(
+                lambda: source.status.counters.get("records", 0) > 40,
+                "forty records, which take longer than the watchdog has patience",
+            )
             assert source.status.counters["streams"] == 1
             assert source.status.failures == 0
             double.heartbeat_seconds = None
@@ -562,3 +558,14 @@ async def test_a_label_that_should_be_written_otherwise_is_logged_once(caplog: p
         assert source.status.counters["warnings"] == 1
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "'fd01:d::1:80' is taken for [fd01:d::1]:80; write it with brackets" in record.message
+
+
+async def test_a_stream_finds_agents_by_name_too() -> None:
+    events = subscribed()
+    agent = events[0]["subscribed"]["get_state"]["get_agents"]["agents"][0]
+    agent["agent_info"]["hostname"], agent["pid"] = "localhost", "slave(1)@localhost:5051"
+    double = MesosDouble.master(events)
+    async with open_mesos_double(double), reading(MesosSource(subscribe(double.url))) as following:
+        while not (state := await following()).vips:
+            pass
+        assert [backend.agent for vip in state.vips for backend in vip.backends] == ["127.0.0.1"]

@@ -53,16 +53,16 @@ def test_names_of_two_frameworks_are_two_vips() -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_an_address_that_two_frameworks_claim_is_the_earlier_ones(turned: bool) -> None:
     tasks = [
-        task(1, RAW, framework="late", framework_id="f-0002"),
-        task(2, RAW, framework="early", framework_id="f-0001"),
-        task(3, RAW, framework="early", framework_id="f-0003"),
+        task(1, RAW, framework="alpha", framework_id="f-0002"),
+        task(2, RAW, framework="omega", framework_id="f-0001"),
+        task(3, RAW, framework="omega", framework_id="f-0003"),
     ]
     found = vips_of(reversed(tasks) if turned else tasks)
-    assert [(vip.principal, [backend.port for backend in vip.backends]) for vip in found.vips] == [("early", [8002, 8003])]
+    assert [(vip.principal, [backend.port for backend in vip.backends]) for vip in found.vips] == [("omega", [8002, 8003])]
     (problem,) = found.problems
     assert (
         str(problem)
-        == "task f-0002/t1: VIP 11.0.0.1:80: tcp://11.0.0.1:80 belongs to framework 'early'; 'late' cannot have it as well"
+        == "task f-0002/t1: VIP 11.0.0.1:80: tcp://11.0.0.1:80 belongs to framework 'omega'; 'alpha' cannot have it as well"
     )
 
 
