@@ -123,6 +123,14 @@ def test_a_backend_that_the_kernel_does_not_take_is_left_out(address: str) -> No
     assert reasons(result) == {f"{address}:80": Reason.INVALID}
 
 
+def test_reasons_are_in_the_order_of_backends_whatever_they_are() -> None:
+    result = resolved(A, B, Backend("224.0.0.1", 80), reach={"10.0.0.1": Reach.DOWN})
+    assert [(one.backend.address, one.reason) for one in result.exclusions] == [
+        ("10.0.0.1", Reason.DOWN),
+        ("224.0.0.1", Reason.INVALID),
+    ]
+
+
 # -- reach -------------------------------------------------------------------------------------------------------------
 
 
