@@ -151,8 +151,8 @@ async def test_history_compacted_while_it_was_away_is_made_up_for(own_etcd: Etcd
     async with EtcdClient([own_etcd.url], QUICK) as client, source.states() as states:
         await put(client, b"/vips/a", web(1))
         await state_with(states, {"tcp://11.0.0.1:80": []})
-        own_etcd.pause()
         await eventually(lambda: source.status.counters["watches"] > 0)
+        own_etcd.pause()
         own_etcd.kill()
         own_etcd.start()
         await eventually_does(partial(delete, client, b"/vips/a"), EtcdUnavailable)

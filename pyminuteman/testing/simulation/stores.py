@@ -81,7 +81,7 @@ class StoreCore(MembershipNode):
     def next_wake(self) -> float:
         """When either wants to be woken."""
         mine = MembershipNode.next_wake.fget(self)  # type: ignore[attr-defined]
-        return mine if self._has_left else min(mine, self.replica.next_wake)
+        return float(mine if self._has_left else min(mine, self.replica.next_wake))
 
     def start(self, now: float, *, contacts: Sequence[Endpoint] = (), known: Sequence[Peer] = ()) -> list[Effect]:
         """Begin, with what is on the disk."""
