@@ -42,6 +42,16 @@ def in_jumping_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     return run
 
 
+def in_real_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Where threads write to the disk: time that jumps would jump while they do, and leases would end meanwhile."""
+
+    @wraps(test)
+    def run(**fixtures: Any) -> None:
+        trio.run(partial(test, **fixtures))
+
+    return run
+
+
 class Cluster:
     """Nodes on one network, each with a store; the first one is everybody's contact."""
 
@@ -166,7 +176,7 @@ async def test_a_node_cut_off_from_all_keeps_what_it_has_and_says_why_it_may_be_
 # -- starting and ending -----------------------------------------------------------------------------------------------
 
 
-@in_jumping_time
+@in_real_time
 async def test_what_a_node_said_it_says_again_after_a_restart_with_its_disk(tmp_path: Path) -> None:
     async with a_cluster(2) as cluster:
         async with AsyncExitStack() as life:
@@ -183,7 +193,7 @@ async def test_what_a_node_said_it_says_again_after_a_restart_with_its_disk(tmp_
         await cluster.everywhere(Entry("k", third.me, b"3"))
 
 
-@in_jumping_time
+@in_real_time
 async def test_a_crash_and_restart_without_the_disk_ends_what_was_said(tmp_path: Path) -> None:
     async with a_cluster(2) as cluster:
         with trio.CancelScope() as crash:
@@ -200,16 +210,16 @@ async def test_a_crash_and_restart_without_the_disk_ends_what_was_said(tmp_path:
         await cluster.everywhere()
 
 
-@in_jumping_time
+@in_real_time
 async def test_a_node_that_starts_alone_knows_from_its_disk_what_the_others_said(tmp_path: Path) -> None:
     other = StoredLog(node(7), EPOCH, 1, 2, True, (("k", 2, b"7"),), ())
     with StoreDatabase(tmp_path / "store.db") as database:
         database.write(Batch([other], []))
     async with AsyncExitStack() as stack:
         cluster = Cluster(stack)
-        store = await cluster.add(path=tmp_path / "store.db")
+        store = await cluster.add(path=tmp_path / "store.db", limits=StoreLimits(lease_seconds=6))
         assert store.entries() == [Entry("k", node(7), b"7")]
-        await until(lambda: store.entries() == [], seconds=100)
+        await until(lambda: store.entries() == [])
         await really(lambda: _logs(tmp_path / "store.db") == [store.me])
 
 
@@ -218,7 +228,7 @@ def _logs(path: Path) -> list[Any]:
         return [log.owner for log in database.load().logs]
 
 
-@in_jumping_time
+@in_real_time
 async def test_the_end_of_the_block_ends_the_store_and_hands_on_its_error(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         cluster = Cluster(stack)
@@ -238,7 +248,7 @@ async def test_the_end_of_the_block_ends_the_store_and_hands_on_its_error(tmp_pa
             assert [list(log.entries) for log in database.load().logs if log.entries] == [["k"]]
 
 
-@in_jumping_time
+@in_real_time
 async def test_a_database_that_cannot_be_used_is_said_before_anything_starts(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         cluster = Cluster(stack)
