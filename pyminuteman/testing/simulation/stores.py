@@ -80,8 +80,8 @@ class StoreCore(MembershipNode):
     @property
     def next_wake(self) -> float:
         """When either wants to be woken."""
-        mine = MembershipNode.next_wake.fget(self)  # type: ignore[attr-defined]
-        return float(mine if self._has_left else min(mine, self.replica.next_wake))
+        mine = super().next_wake
+        return mine if self._has_left else min(mine, self.replica.next_wake)
 
     def start(self, now: float, *, contacts: Sequence[Endpoint] = (), known: Sequence[Peer] = ()) -> list[Effect]:
         """Begin, with what is on the disk."""
