@@ -156,6 +156,7 @@ class Keeper:
         known: set[BackendKey] = set()
         with monitor.changes() as changes:
             async for found in changes:
+                known = {key for key in known if monitor.health(key) is not None}
                 for key, health in found.items():
                     if not health.healthy:
                         known.add(key)
