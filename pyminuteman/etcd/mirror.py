@@ -21,7 +21,7 @@ import trio
 
 from pyminuteman.etcd.client import EtcdClient
 from pyminuteman.etcd.contents import PrefixContents
-from pyminuteman.etcd.errors import EtcdCompacted
+from pyminuteman.etcd.errors import EtcdAnswerInvalid, EtcdCompacted
 from pyminuteman.etcd.messages import Header
 
 __all__ = ["BYTES_MAX", "KEYS_MAX", "PrefixMirror"]
@@ -81,6 +81,9 @@ class PrefixMirror:
             except EtcdCompacted:
                 self.compactions += 1
                 self._audit_at = 0.0
+            except EtcdAnswerInvalid:  # such as a message that is too long: it would come again
+                self._audit_at = 0.0
+                raise
 
     async def _read(self, tell: Callable[[set[bytes]], object]) -> None:
         items, revision, cluster_id = await self._client.read_prefix(

@@ -25,6 +25,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.etcd.client import EtcdClient
 from pyminuteman.etcd.errors import EtcdError, EtcdUnavailable, LeaseGone
 from pyminuteman.etcd.messages import Compare, Delete, Event, Get, KeyValue, Put, Range, prefix_end
+from pyminuteman.etcd.mirror import BYTES_MAX
 from pyminuteman.kv.errors import StoreUnavailable
 from pyminuteman.kv.etcd_index import StoreKeys
 from pyminuteman.kv.etcd_transactions import Change, Life, as_event, cut, size_of
@@ -306,7 +307,7 @@ class EtcdSession:
         self._life.revision = 0 if there is None else there.mod_revision
         await self._take_lease(0 if there is None else there.lease)
         prefix = self._keys.of_owner(self._owner)
-        items, _, _ = await self._client.read_prefix(prefix, most_keys=self._entries_max, most_bytes=_LEASE_MAX)
+        items, _, _ = await self._client.read_prefix(prefix, most_keys=self._entries_max, most_bytes=BYTES_MAX)
         found = {item.key: item for item in items}
         said = self.said
         if not self._is_begun:

@@ -26,7 +26,7 @@ import trio
 from pyminuteman.errors import ConfigurationError, MinutemanError
 from pyminuteman.http_client import HttpClient, HttpError, HttpOptions, without_secrets
 from pyminuteman.sources.backoff import Backoff
-from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding
+from pyminuteman.sources.base import LatestState, Source, SourceError, SourceProblem, SourceState, SourceStatus, feeding
 from pyminuteman.sources.consul_services import (
     Instance,
     assemble,
@@ -140,7 +140,7 @@ class ConsulSource:
             yield states
 
 
-def from_spec(spec: SourceSpec) -> ConsulSource:
+def from_spec(spec: SourceSpec) -> Source:
     """``consul:http://127.0.0.1:8500?services=web=tcp://11.0.0.1:80,dns=udp://dns:53``.
 
     Its options are those of everything that talks HTTP, ``services``, ``tags``, ``critical`` (``leave-out`` or ``keep``), ``agents``,

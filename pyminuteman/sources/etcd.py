@@ -24,7 +24,7 @@ from pyminuteman.etcd.errors import EtcdError
 from pyminuteman.etcd.mirror import PrefixMirror
 from pyminuteman.http_client import HttpOptions, without_secrets
 from pyminuteman.sources.backoff import Backoff
-from pyminuteman.sources.base import LatestState, SourceState, SourceStatus, feeding
+from pyminuteman.sources.base import LatestState, Source, SourceState, SourceStatus, feeding
 from pyminuteman.sources.document import VIPS_MAX
 from pyminuteman.sources.keyed import KeyedVIPs
 from pyminuteman.sources.options import SourceSpec
@@ -113,7 +113,7 @@ class EtcdSource:
                 yield states
 
 
-def from_spec(spec: SourceSpec) -> EtcdSource:
+def from_spec(spec: SourceSpec) -> Source:
     """``etcd:http://10.0.0.1:2379,http://10.0.0.2:2379/minuteman/vips``: URLs of members, and after the last one the prefix.
 
     Its options are those of everything that talks HTTP, ``user`` and ``password-file``.

@@ -198,6 +198,15 @@ async def test_the_next_endpoint_answers_when_one_does_not_and_is_asked_first_fr
 
 
 @pytest.mark.trio
+async def test_requests_that_fail_together_all_find_the_one_that_answers(shared_etcd: EtcdCluster, prefix: bytes) -> None:
+    async with EtcdClient([dead_url(), dead_url(), shared_etcd.urls[0]], QUICK) as client, trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(put, client, prefix + b"%d" % number, b"")
+    assert client.endpoint == shared_etcd.urls[0]
+    assert client.failovers == 2
+
+
+@pytest.mark.trio
 async def test_when_none_answers_the_error_says_what_each_did() -> None:
     urls = [dead_url(), dead_url()]
     async with EtcdClient(urls, QUICK) as client:

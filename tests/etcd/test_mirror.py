@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import trio
 
+from pyminuteman.etcd import client as client_module
 from pyminuteman.etcd.client import EtcdClient
 from pyminuteman.etcd.errors import EtcdError, EtcdTooLarge, EtcdUnavailable
 from pyminuteman.etcd.mirror import PrefixMirror
@@ -159,6 +160,19 @@ async def test_a_member_that_hangs_is_left_for_another(tmp_path_factory: pytest.
                 await eventually(lambda: follower.values() == {b"/a": b"2"})
                 assert client.endpoint != cluster.urls[0]
                 cluster.members[0].resume()
+
+
+@pytest.mark.trio
+async def test_a_message_that_is_too_long_is_made_up_for_by_a_reading(
+    client: EtcdClient, prefix: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MESSAGE_MAX_BYTES", 1000)
+    async with following(mirror_of(client, prefix)) as follower:
+        await eventually(lambda: follower.mirror.watches == 1)
+        await put(client, prefix + b"k", b"x" * 2000)
+        await eventually(lambda: follower.values() == {prefix + b"k": b"x" * 2000})
+        assert follower.mirror.readings == 2
+        assert "more than 1000 bytes" in str(follower.failures[0])
 
 
 @pytest.mark.trio

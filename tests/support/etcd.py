@@ -20,7 +20,7 @@ REASON = why_no_etcd()
 needs_etcd = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 PATIENCE = 30.0
 """Seconds until a condition must hold; on a quiet machine it takes a fraction of one."""
-QUICK = HttpOptions(timeout_seconds=2.0)
+QUICK = HttpOptions(timeout_seconds=5.0)
 _prefixes = count()
 
 
@@ -62,7 +62,7 @@ def tls_files(directory: Path) -> tuple[EtcdTLS, HttpOptions]:
             blob.write_to_path(str(directory / f"{name}.pem"), append=True)
     tls = EtcdTLS(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     options = HttpOptions(
-        ca_file=tls.ca_file, certificate_file=directory / "client.pem", key_file=directory / "client.key", timeout_seconds=2.0
+        ca_file=tls.ca_file, certificate_file=directory / "client.pem", key_file=directory / "client.key", timeout_seconds=5.0
     )
     return tls, options
 
