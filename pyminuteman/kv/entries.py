@@ -154,7 +154,8 @@ class Log:
             return set()
         if part.low > versions.upto and len(versions) >= GAPS_MAX:
             return None
-        overlaps = part.low < versions.upto or len(versions) > 0
+        # A part that names all of its versions leaves no doubt about any: deltas do not look through the log while a gap is open.
+        overlaps = len(part.changes) < part.high - part.low and (part.low < versions.upto or len(versions) > 0)
         self.base = part.base
         self._final = max(self._final, part.final)
         self._collected = max(self._collected, part.forgotten)
