@@ -87,7 +87,10 @@ class Lives:
 
     def lapsed(self, owners: Iterable[tuple[NodeId, int]], now: float) -> list[NodeId]:
         """Those of the owners (with the epochs of their logs) whose entries go now."""
-        return [owner for owner, epoch in owners if self._gone(owner, epoch, now)]
+        gone = [owner for owner, epoch in owners if self._gone(owner, epoch, now)]
+        for owner in gone:
+            self._unknown.pop(owner, None)
+        return gone
 
     def _over(self, life: _Life, now: float) -> bool:
         return life.presence is Presence.LEFT or (life.presence is Presence.AWAY and now >= life.since + self._lease)

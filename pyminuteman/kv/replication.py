@@ -37,7 +37,7 @@ from pyminuteman.kv.shared import SharedTable
 __all__ = ["PART_BYTES", "READY", "Cast", "Output", "Replication", "Tell"]
 
 PART_BYTES: Final = 48 * 1024
-"""Bytes of keys and values in one message, about: it is taken in one go, and half a millisecond is what heartbeats can spare."""
+"""Bytes of keys and values in one message, about: it is taken in one go, and heartbeats wait for that."""
 READY: Final = 2
 _ANSWER_BYTES: Final = 16 * 1024 * 1024
 """Sent in answers from one refill to the next; what goes beyond is left to the next comparison."""
