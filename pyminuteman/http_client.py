@@ -271,8 +271,8 @@ class HttpClient:
             response = await self._client.send(request, stream=True)
         except httpx2.HTTPError as error:
             raise HttpError(f"{shown}: {_reason(error)}") from None
-        except httpx2.InvalidURL:
-            raise HttpError(f"{shown}: is not a URL that can be asked for") from None
+        except (httpx2.InvalidURL, UnicodeEncodeError):  # the latter of headers
+            raise HttpError(f"{shown}: the URL, or a header, is none that can be sent") from None
         answer = HttpResponse(response, shown, (*self._secrets, *filter(None, [token])))
         try:
             if not response.is_success:

@@ -418,8 +418,17 @@ async def test_the_environment_sends_nobody_elsewhere(monkeypatch: pytest.Monkey
 @pytest.mark.trio
 async def test_a_path_that_no_url_has() -> None:
     error = await refusal("http://127.0.0.1:1", path="/\x00")
-    assert "is not a URL that can be asked for" in str(error)
+    assert "the URL, or a header, is none that can be sent" in str(error)
 
+
+
+@pytest.mark.trio
+async def test_a_header_that_cannot_be_sent() -> None:
+    async with web_server(OK) as server, HttpClient(server.url) as client:
+        for value in ("\xe9", "a\r\nb: c"):
+            with pytest.raises(HttpError):
+                await client.json("GET", "/", headers={"x-ours": value})
+        assert server.requests == []
 
 @pytest.mark.trio
 async def test_giving_up_does_not_hang() -> None:

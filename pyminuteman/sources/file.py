@@ -116,6 +116,8 @@ class _Look:
     unsettled: bool = False
     """A file that has never been read is still being written."""
     files_read: int = 0
+    state: SourceState | None = None
+    """All of it together; None when that is as it was before."""
 
 
 class FileSource:
@@ -127,6 +129,9 @@ class FileSource:
         name: What it is called; ``file:PATH`` unless said otherwise.
         interpret: From a text to what it says; for sources of other formats.
         suffixes: Which files of a directory count.
+
+    Raises:
+        ConfigurationError: The path is none.
     """
 
     def __init__(
@@ -138,6 +143,8 @@ class FileSource:
         interpret: Interpret | None = None,
         suffixes: Iterable[str] = (".toml", ".json"),
     ) -> None:
+        if "\0" in str(path):
+            raise ConfigurationError(None, "path", f"{str(path)!r} is no path: it has a zero byte")
         self.path = Path(path).absolute()
         self.name = name or f"file:{self.path}"
         self.status = SourceStatus(
@@ -155,14 +162,14 @@ class FileSource:
         changes = Changes(everything=True, names=set(), whole=set())
         told, counters = False, self.status.counters
         while True:
-            directory = self.path if self.path.is_dir() else self.path.parent
+            directory = self._directory()
             overflows = 0
             with DirectoryWatch(directory) as watch:
-                while directory == (self.path if self.path.is_dir() else self.path.parent):
+                while directory == self._directory():
                     wait = _UNWATCHED_SECONDS
                     try:
                         watch.renew()
-                        look = partial(self._look, directory, contents, changes, trio.current_time())
+                        look = partial(self._look, directory, contents, changes, trio.current_time(), again=told)
                         found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
                     except SourceError as error:
                         self._failed(str(error))
@@ -176,6 +183,10 @@ class FileSource:
                     counters["overflows"] += watch.overflows - overflows
                     overflows = watch.overflows
                 changes.everything = True
+
+    def _directory(self) -> Path:
+        """What to watch: the path where it is a directory, else the directory that it is in."""
+        return self.path if os.path.isdir(self.path) else self.path.parent  # noqa: PTH112 - Path.is_dir raises without the right to look
 
     def _failed(self, reason: str) -> None:
         self.status.counters["failures"] += 1
@@ -195,14 +206,16 @@ class FileSource:
             self.status.good(trio.current_time())
         if not told and (new or look.unsettled):
             return False
-        self.status.counters["states"] += latest.put(_merge(look.contents))
+        self.status.counters["states"] += look.state is not None and latest.put(look.state)
         return True
 
     # What follows runs in a thread, and changes nothing but what it returns.
 
-    def _look(self, directory: Path, previous: Mapping[str, _Content], changes: Changes, now: float) -> _Look:
+    def _look(
+        self, directory: Path, previous: Mapping[str, _Content], changes: Changes, now: float, *, again: bool = False
+    ) -> _Look:
         contents: dict[str, _Content] = {}
-        again, unsettled, files_read = _RESCAN_SECONDS, False, 0
+        next_look, unsettled, files_read = _RESCAN_SECONDS, False, 0
         wall = time.time()  # noqa: TID251 - compared with times of files
         for path in self._paths(directory):
             old = previous.get(str(path), _Content())
@@ -217,7 +230,7 @@ class FileSource:
                     made = self._read(path, old)
                     files_read += 1
             except _UnsettledError:
-                made, again = replace(old, stamp=()), min(again, _SETTLE_SECONDS)
+                made, next_look = replace(old, stamp=()), min(next_look, _SETTLE_SECONDS)
                 unsettled |= not old.ever_good
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and not path.is_symlink():
@@ -229,15 +242,19 @@ class FileSource:
             gone = 0.0 if since is None else now - since
             if gone < _VANISH_SECONDS:
                 contents[key] = replace(previous[key], stamp=(), missing_since=now if since is None else since)
-                again = min(again, _VANISH_SECONDS - gone)
+                next_look = min(next_look, _VANISH_SECONDS - gone)
         if (count := sum(len(content.vips) for content in contents.values())) > VIPS_MAX:
             raise SourceError(f"{self.path}: there are {count} VIPs; at most {VIPS_MAX} are taken")
-        return _Look(dict(sorted(contents.items())), again, unsettled, files_read)
+        ordered = dict(sorted(contents.items()))
+        same = again and list(map(id, ordered.values())) == list(map(id, previous.values()))
+        return _Look(ordered, next_look, unsettled, files_read, None if same else _merge(ordered))
 
     def _paths(self, directory: Path) -> list[Path]:
         if directory != self.path:
-            if not self.path.exists():
-                raise SourceError(f"{self.path}: there is no such file or directory")
+            try:
+                self.path.lstat()
+            except OSError as error:
+                raise SourceError(f"{self.path}: cannot be read: {error.strerror}") from None
             return [self.path]
         try:
             with os.scandir(directory) as entries:

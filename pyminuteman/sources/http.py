@@ -43,7 +43,7 @@ class HttpSource:
     Args:
         url: ``https://host/vips.json``; a query is sent as it is, and is never shown.
         options: How to reach the server.
-        interval_seconds: From one answer to the next request, 0.1 or more.
+        interval_seconds: From one answer to the next request, above 0.
         deadline_seconds: For one attempt as a whole.
         backoff: After failures.
         random: For the jitter; seeded by the system unless given.
@@ -148,7 +148,7 @@ class _Poller:
         source.status.counters["bytes"] += len(body)
         previous = self._last.vips if self._last else ()
         self._last = await trio.to_thread.run_sync(_read, body, source.name, previous, abandon_on_cancel=True)
-        self._tag = tag
+        self._tag = tag if tag.isascii() and tag.isprintable() else ""  # others cannot be sent
         return self._last
 
 

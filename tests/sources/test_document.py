@@ -17,7 +17,7 @@ from pyminuteman.ipvs import ForwardingMethod, Persistence, Protocol, ServiceFla
 from pyminuteman.plain import ipvs_words
 from pyminuteman.sources import document as module
 from pyminuteman.sources.base import SourceError, SourceState
-from pyminuteman.sources.document import Fault, parse_document, parse_vip, plain_document, plain_vip, read_document
+from pyminuteman.sources.document import Fault, keep_last_good, parse_document, parse_vip, plain_document, plain_vip, read_document
 from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VIPSettings
 
 WEB = {"listen": "tcp://11.0.0.1:80"}
@@ -203,6 +203,26 @@ def test_whose_description_is_wrong_is_known_when_its_key_can_be_read() -> None:
         Fault(("vip", 0, "x"), wrong.faults[0].reason, None),
         Fault(("vip", 1, "drain"), wrong.faults[1].reason, key),
     )
+
+
+def test_a_typing_error_takes_nothing_away_that_was_there() -> None:
+    one, two, three = (VIP(VIPKey.tcp("11.0.0.1", port)) for port in (1, 2, 3))
+    new = VIP(one.key, settings=VIPSettings("rr"))
+    assert keep_last_good([new, three], [], []) == (new, three)
+    assert keep_last_good([three], [one.key], []) == (three,)
+    assert keep_last_good([three], [None], []) == (three,)
+    assert keep_last_good([three], [one.key], [one, two]) == (one, three)
+    assert keep_last_good([new, three], [one.key], [one, two]) == (new, three)  # described twice: the right one counts
+    assert keep_last_good([three], [None, one.key], [one, two]) == (one, two)
+
+
+def test_what_is_equal_is_the_same_object_again() -> None:
+    before = parse_document({"vip": [WEB, NAMED]}, "x").vips
+    after = parse_document({"vip": [{**WEB, "scheduler": "rr"}, NAMED]}, "x").vips
+    kept = keep_last_good(after, [], before)
+    assert kept == after
+    assert [vip is old for vip, old in zip(kept, before, strict=True)] == [vip == old for vip, old in zip(after, before, strict=True)]
+    assert sum(vip is old for vip, old in zip(kept, before, strict=True)) == 1
 
 
 def test_vips_are_in_the_order_of_their_keys_whatever_the_documents() -> None:

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -228,7 +230,7 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
     source = FileSource(directory)
     async with reading(source) as states:
         await until(lambda: source.status.failures > 0)
-        assert source.status.reason == f"{directory}: there is no such file or directory"
+        assert source.status.reason == f"{directory}: cannot be read: No such file or directory"
         (tmp_path / "new").mkdir()
         write(tmp_path / "new" / "a.toml", toml("11.0.0.1"))
         (tmp_path / "new").rename(directory)
@@ -238,7 +240,7 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
         write(tmp_path / "other" / "b.toml", toml("11.0.0.2"))
         directory.rename(tmp_path / "old")
         await until(lambda: source.status.failures > 0)
-        assert source.status.reason == f"{directory}: there is no such file or directory"
+        assert source.status.reason == f"{directory}: cannot be read: No such file or directory"
         with trio.move_on_after(0.3) as scope:
             await anext(states)
         assert scope.cancelled_caught
@@ -247,6 +249,41 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
         write(directory / "b.toml", toml("11.0.0.3"))  # and the new one is watched
         assert keys(await anext(states)) == ["11.0.0.3:80"]
 
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Who may not look into our directories; root may look into all."""
+    ours = os.geteuid()
+    if ours == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(ours)
+
+
+@pytest.mark.trio
+async def test_a_path_that_one_may_not_look_at_is_said_and_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_UNWATCHED_SECONDS", 0.05)
+    path = tmp_path / "closed" / "vips.toml"
+    path.parent.mkdir()
+    write(path, toml("11.0.0.1"))
+    path.parent.chmod(0)
+    source = FileSource(path)
+    async with reading(source) as states:
+        with somebody_else():
+            await until(lambda: source.status.failures > 1)
+        assert source.status.reason.endswith("cannot be read: Permission denied")
+        path.parent.chmod(0o700)
+        assert keys(await anext(states)) == ["11.0.0.1:80"]
+
+
+def test_a_path_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="it has a zero byte"):
+        FileSource("/a\0b")
 
 @pytest.mark.trio
 async def test_links_that_are_switched_as_kubernetes_does_are_followed(tmp_path: Path) -> None:
