@@ -135,6 +135,8 @@ class MesosSource:
         self._status = OutageStatus()
         Servers(options.urls, options.http)  # says now what is wrong with them
         self._warned: frozenset[SourceProblem] = frozenset()
+        self._readiness: Readiness | None = None
+        """While a master that is polled waits for its agents."""
 
     @property
     def name(self) -> str:
@@ -143,7 +145,11 @@ class MesosSource:
 
     @property
     def status(self) -> OutageStatus:
-        """How it is. Counters: ``tasks``, ``waiting``, ``odd``, ``warnings``, ``streams``, ``records``, ``withdrawals`` and the poll's."""
+        """How it is.
+
+        Counters: ``tasks``, ``waiting``, ``unresolved``, ``odd``, ``warnings``, ``unregistered``, ``recovering``, ``streams``, ``records``,
+        ``withdrawals``, and those of :func:`~pyminuteman.sources.base.poll`.
+        """
         return self._status
 
     def states(self) -> AbstractAsyncContextManager[AsyncIterator[SourceState]]:
@@ -184,9 +190,28 @@ class MesosSource:
         if not state.registered:
             self._status.counters["unregistered"] = self._status.counters.get("unregistered", 0) + 1
             return None  # an agent that starts has not yet found its containers again
+        if not self._is_whole(state):
+            self._status.counters["recovering"] = self._status.counters.get("recovering", 0) + 1
+            return None
         if state.unresolved:
             state.resolve(await hosts.look_up(state.unresolved))
         return await self.publishable(state, await trio.to_thread.run_sync(state.tasks))
+
+    def _is_whole(self, state: MesosState) -> bool:
+        """False while a new leader knows nearly nothing."""
+        now, recovering = trio.current_time(), bool(state.recovering)
+        if self._readiness is None and recovering:
+            options = self.options
+            self._readiness = Readiness(
+                now, recovering=True, agents_seconds=options.agents_seconds, tasks_seconds=options.tasks_seconds
+            )
+        if self._readiness is None:
+            return True
+        if not self._readiness.check(now, recovering=recovering, waiting=state.waiting > 0):
+            return False
+        if not recovering:
+            self._readiness = None
+        return True
 
     async def publishable(self, state: MesosState, tasks: list[Task]) -> SourceState:
         """What the tasks of that state ask for; counted, and warnings told once."""
@@ -279,6 +304,7 @@ class _Stream:
         async for chunk in response.chunks():
             for record in decoder.feed(chunk):
                 self._status.counters["records"] += 1
+                watchdog.deadline = inf  # it counts the time that the server is silent, and not what we take to read a large record
                 event = await parse_json(record, str(self._servers))
                 if session is None:
                     state = await trio.to_thread.run_sync(self._begin, event)
@@ -335,7 +361,7 @@ class _Session:
                 self._source.status.counters["states"] += self._latest.put(found)
                 await trio.sleep(max(_SETTLE_SECONDS, _IDLE_SHARE * (trio.current_time() - begun)))
             else:
-                self._source.status.reason = str(self._readiness)
+                self._source.status.reason = f"{self._source.status.withdrawn}{self._readiness}"
                 self._changed = trio.Event()
             again = trio.current_time() + _LOOK_UP_SECONDS if self.state.unresolved else inf
             with trio.move_on_at(min(self._readiness.due, again)):

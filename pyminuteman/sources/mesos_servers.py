@@ -94,6 +94,7 @@ class Servers:
             SourceError: As there; or it took longer, or is no JSON.
         """
         asked = str(self)
+        body: bytes | None = None
         with trio.move_on_after(deadline_seconds):
             async with self.stream(method, path, **request) as response:
                 try:
@@ -101,10 +102,11 @@ class Servers:
                 except HttpError:
                     self.try_next()
                     raise
-            return await parse_json(body, asked)
-        self.try_next()
-        msg = f"{asked}{path}: no complete answer within {deadline_seconds:g} s"
-        raise SourceError(msg)
+        if body is None:
+            self.try_next()
+            msg = f"{asked}{path}: no complete answer within {deadline_seconds:g} s"
+            raise SourceError(msg)
+        return await parse_json(body, asked)
 
     def try_next(self) -> None:
         """Ask another one the next time."""

@@ -95,6 +95,7 @@ class MesosState:
         if "slave" in text(found.get("pid")).partition("@")[0]:  # an agent, which is its own and only one
             state.registered = bool(identity(found.get("id")))
             state._add_agent(found, found.get("pid"))
+        state.recovering |= {identity(row.get("id")) for row in rows(found.get("recovered_slaves"))}
         for row in rows(found.get("slaves")):
             state._add_agent(row, row.get("pid"))
         for framework in rows(found["frameworks"]):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import trio
 from pyminuteman.http_client import HttpOptions
 from pyminuteman.sources.base import SourceState
 from pyminuteman.sources.mesos import MesosMode, MesosOptions, MesosSource
+from pyminuteman.sources.mesos_state import MesosState
 from pyminuteman.testing.mesos_double import Fault, MesosDouble, open_mesos_double
 from pyminuteman.vips.model import VIPKey, VIPName
 
@@ -330,6 +332,39 @@ async def test_a_master_that_fails_gives_way_to_the_next() -> None:
             assert len((await following()).vips) == 1
 
 
+@pytest.mark.parametrize("mode", [MesosMode.STATE, MesosMode.OPERATOR])
+async def test_a_master_that_is_polled_is_not_believed_before_its_agents_are_back_either(mode: MesosMode) -> None:
+    double = MesosDouble()
+    double.state, double.get_state = OVERLAY, AGENT_STATE
+    async with open_mesos_double(double):
+        source = MesosSource(options(double.url, mode=mode, agents_seconds=SOON, tasks_seconds=0.05))
+        async with source.states() as states:
+            with trio.fail_after(SOON):
+                told = len((await anext(states)).vips)
+            assert told in {1, 5}
+            remembered = {"id": {"value": "S9"}, "hostname": "10.0.0.9"}
+            double.state = OVERLAY | {"frameworks": [], "slaves": [], "recovered_slaves": [{"id": "S9"}]}
+            double.get_state = {"type": "GET_STATE", "get_state": {"get_agents": {"recovered_agents": [remembered]}}}
+            await until(lambda: source.status.counters.get("recovering", 0) > 5, "polls of a new leader")
+            double.state = OVERLAY | {"frameworks": []}
+            double.get_state = {"type": "GET_STATE", "get_state": {"get_agents": {}}}
+            with trio.fail_after(SOON):
+                assert await anext(states) == SourceState()  # that is what it knows, now that all are back
+            assert source.status.failures == 0
+
+
+async def test_a_master_that_is_polled_waits_for_its_agents_no_longer_than_their_time() -> None:
+    double = MesosDouble()
+    double.state = OVERLAY | {"recovered_slaves": [{"id": "S9"}]}
+    async with open_mesos_double(double):
+        source = MesosSource(options(double.url, agents_seconds=0.1, tasks_seconds=0.05))
+        async with reading(source) as following:
+            assert len((await following()).vips) == 1
+            assert source.status.counters["recovering"] > 0
+            double.state = OVERLAY | {"recovered_slaves": [{"id": "S9"}], "frameworks": []}
+            assert await following() == SourceState()
+
+
 # -- the stream --------------------------------------------------------------------------------------------------------
 
 
@@ -569,3 +604,22 @@ async def test_a_stream_finds_agents_by_name_too() -> None:
         while not (state := await following()).vips:
             pass
         assert [backend.agent for vip in state.vips for backend in vip.backends] == ["127.0.0.1"]
+
+
+async def test_a_state_that_takes_long_to_read_is_no_silence_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = MesosState.of_stream
+
+    def slowly(*args: Any, **kwargs: Any) -> MesosState:
+        sleep(0.6)  # in a thread, as a state of a hundred thousand tasks takes
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(MesosState, "of_stream", slowly)
+    double = MesosDouble.master(subscribed(heartbeat_seconds=0.1))
+    double.heartbeat_seconds = 0.02
+    async with open_mesos_double(double):
+        source = MesosSource(subscribe(double.url, deadline_seconds=0.3))
+        async with reading(source) as following:
+            while not (state := await following()).vips:
+                pass
+            assert keys(state) == [str(WEB)]
+        assert source.status.counters["streams"] == 1
