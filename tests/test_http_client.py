@@ -421,7 +421,6 @@ async def test_a_path_that_no_url_has() -> None:
     assert "the URL, or a header, is none that can be sent" in str(error)
 
 
-
 @pytest.mark.trio
 async def test_a_header_that_cannot_be_sent() -> None:
     async with web_server(OK) as server, HttpClient(server.url) as client:
@@ -429,6 +428,7 @@ async def test_a_header_that_cannot_be_sent() -> None:
             with pytest.raises(HttpError):
                 await client.json("GET", "/", headers={"x-ours": value})
         assert server.requests == []
+
 
 @pytest.mark.trio
 async def test_giving_up_does_not_hang() -> None:

@@ -304,7 +304,7 @@ class _Stream:
         async for chunk in response.chunks():
             for record in decoder.feed(chunk):
                 self._status.counters["records"] += 1
-                watchdog.deadline = inf  # it counts the time that the server is silent, and not what we take to read a large record
+                watchdog.deadline = inf  # it counts the silence of the server, and not what we take to read a large record
                 event = await parse_json(record, str(self._servers))
                 if session is None:
                     state = await trio.to_thread.run_sync(self._begin, event)

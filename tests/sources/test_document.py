@@ -17,7 +17,15 @@ from pyminuteman.ipvs import ForwardingMethod, Persistence, Protocol, ServiceFla
 from pyminuteman.plain import ipvs_words
 from pyminuteman.sources import document as module
 from pyminuteman.sources.base import SourceError, SourceState
-from pyminuteman.sources.document import Fault, keep_last_good, parse_document, parse_vip, plain_document, plain_vip, read_document
+from pyminuteman.sources.document import (
+    Fault,
+    keep_last_good,
+    parse_document,
+    parse_vip,
+    plain_document,
+    plain_vip,
+    read_document,
+)
 from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VIPSettings
 
 WEB = {"listen": "tcp://11.0.0.1:80"}
@@ -221,7 +229,9 @@ def test_what_is_equal_is_the_same_object_again() -> None:
     after = parse_document({"vip": [{**WEB, "scheduler": "rr"}, NAMED]}, "x").vips
     kept = keep_last_good(after, [], before)
     assert kept == after
-    assert [vip is old for vip, old in zip(kept, before, strict=True)] == [vip == old for vip, old in zip(after, before, strict=True)]
+    assert [vip is old for vip, old in zip(kept, before, strict=True)] == [
+        vip == old for vip, old in zip(after, before, strict=True)
+    ]
     assert sum(vip is old for vip, old in zip(kept, before, strict=True)) == 1
 
 

@@ -250,7 +250,6 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
         assert keys(await anext(states)) == ["11.0.0.3:80"]
 
 
-
 @contextmanager
 def somebody_else() -> Iterator[None]:
     """Who may not look into our directories; root may look into all."""
@@ -284,6 +283,7 @@ async def test_a_path_that_one_may_not_look_at_is_said_and_looked_at_again(
 def test_a_path_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match="it has a zero byte"):
         FileSource("/a\0b")
+
 
 @pytest.mark.trio
 async def test_links_that_are_switched_as_kubernetes_does_are_followed(tmp_path: Path) -> None:

@@ -119,7 +119,6 @@ async def test_an_answer_that_is_no_good_changes_nothing(monkeypatch: pytest.Mon
         assert source.status.counters["states"] == 2
 
 
-
 @pytest.mark.trio
 async def test_a_tag_that_cannot_be_sent_back_is_not() -> None:
     async with web_server(json_answer(document("11.0.0.1"), etag='"\xe9"')) as server:
@@ -128,6 +127,7 @@ async def test_a_tag_that_cannot_be_sent_back_is_not() -> None:
             await until(lambda: len(server.requests) > 2)
         assert source.status.failures == 0
         assert all("if-none-match" not in request.headers for request in server.requests)
+
 
 @pytest.mark.trio
 async def test_a_vip_that_is_wrong_stays_as_it_was() -> None:
