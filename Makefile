@@ -2,6 +2,8 @@
 PYTHON ?= python3
 export PYTHON
 VENV := .venv/bin
+# Much of the tests is waiting. A file's tests stay together, and each worker that meets a kernel test boots a guest of its own.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
@@ -34,7 +36,9 @@ demo: ## balance real traffic on a real kernel, in under a minute
 
 test: ## every test; those that need IPVS run in a guest kernel where this one has none
 	@tools/install.sh dev
-	@$(VENV)/python -m coverage run -m pytest $(ARGS)
+	@$(VENV)/python -m coverage erase
+	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(VENV)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(VENV)/python -m coverage combine -q
 	@$(VENV)/python -m coverage report --include=$$(echo $(PURE) | tr ' ' ,) --fail-under=100 --skip-covered
 
 simulate: ## clusters in one process, seed by seed: make simulate SEEDS=0-4999

@@ -253,6 +253,8 @@ class FileSource:
         if directory != self.path:
             try:
                 self.path.lstat()
+            except FileNotFoundError:
+                raise SourceError(f"{self.path}: there is no such file or directory") from None
             except OSError as error:
                 raise SourceError(f"{self.path}: cannot be read: {error.strerror}") from None
             return [self.path]

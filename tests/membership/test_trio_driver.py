@@ -349,12 +349,12 @@ async def test_a_flood_stops_neither_heartbeats_nor_other_tasks() -> None:
         cluster.network.delay_seconds = (0.0, 0.0)
         with cluster.nodes[1].notifications() as notifications:
             before = victim.metrics()["refused_format_total"]
-            with trio.move_on_after(2):
+            with trio.move_on_after(1):
                 while True:
                     for _ in range(3000):
                         attacker.send(bytes(50), victim.me.endpoint)
                     await trio.sleep(0.02)
-            assert victim.metrics()["refused_format_total"] - before > 200_000
+            assert victim.metrics()["refused_format_total"] - before > 100_000
             kinds = {type(notifications.receive_nowait()) for _ in range(len(notifications))}
         assert not {MemberSuspect, MemberDown} & kinds
         assert len(victim.reachable) == 3

@@ -230,7 +230,7 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
     source = FileSource(directory)
     async with reading(source) as states:
         await until(lambda: source.status.failures > 0)
-        assert source.status.reason == f"{directory}: cannot be read: No such file or directory"
+        assert source.status.reason == f"{directory}: there is no such file or directory"
         (tmp_path / "new").mkdir()
         write(tmp_path / "new" / "a.toml", toml("11.0.0.1"))
         (tmp_path / "new").rename(directory)
@@ -240,7 +240,7 @@ async def test_a_directory_that_is_missing_is_waited_for_and_its_state_stands_wh
         write(tmp_path / "other" / "b.toml", toml("11.0.0.2"))
         directory.rename(tmp_path / "old")
         await until(lambda: source.status.failures > 0)
-        assert source.status.reason == f"{directory}: cannot be read: No such file or directory"
+        assert source.status.reason == f"{directory}: there is no such file or directory"
         with trio.move_on_after(0.3) as scope:
             await anext(states)
         assert scope.cancelled_caught
