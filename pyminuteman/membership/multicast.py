@@ -91,6 +91,7 @@ class MulticastOverlay:
         random: Where choices come from.
         neighbours: The present active view, by id.
         children: To whom this node passes on what comes from an origin.
+        is_unsure: Whether a neighbour may not know us by our boot: only then what is passed on to it says who we are.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class MulticastOverlay:
         random: Random,
         neighbours: Callable[[], dict[NodeId, Peer]],
         children: Callable[[NodeId], Sequence[NodeId]],
+        is_unsure: Callable[[NodeId], bool],
     ) -> None:
         self.me = me
         self._config = config
         self._random = random
         self._neighbours = neighbours
         self._children = children
+        self._is_unsure = is_unsure
         self._number = 0
         self._seen: OrderedDict[tuple[NodeId, int], SeenNumbers] = OrderedDict()
         self._kept: OrderedDict[PacketId, Delivery] = OrderedDict()
@@ -235,7 +238,8 @@ class MulticastOverlay:
             for child in self._children(kept.id.origin):
                 peer = neighbours.get(child)
                 if peer is not None and child != sender:
-                    steps.append(Send(peer.endpoint, (onward,)))
+                    # A name is a fifth of a small packet. Whoever drops it for want of one is told of it with a name, and asks.
+                    steps.append(Send(peer.endpoint, (onward,), identify=self._is_unsure(child)))
         # Only who is known to have it is spared the announcement: what went to the children can be lost.
         has_it = {node: None for node in (sender, kept.id.origin) if node is not None}
         self._kept[kept.id] = Delivery(onward, now, has_it)

@@ -140,6 +140,7 @@ class MembershipNode:
             random=rng,
             neighbours=lambda: {link.peer.id: link.peer for link in self._views.active},
             children=lambda origin: self._census.routes.children(origin, me.id),
+            is_unsure=self._detector.is_unsure,
         )
         self._healing = Healing(self._views, self._census, config=config, random=rng)
         self._admission = Admission(

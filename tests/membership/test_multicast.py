@@ -40,12 +40,14 @@ class Setting:
     def __init__(self, children: Sequence[int] = (), neighbours: Iterable[int] = (1, 2, 3, 4), **limits: float) -> None:
         self.neighbours = {node_id(number): make_peer(number) for number in neighbours}
         self.children: list[NodeId] = [node_id(number) for number in children]
+        self.unsure: set[NodeId] = set()
         self.overlay = MulticastOverlay(
             make_peer(0),
             config=replace(CONFIG, **limits),
             random=seeded(),
             neighbours=lambda: self.neighbours,
             children=lambda _: self.children,
+            is_unsure=lambda node: node in self.unsure,
         )
 
     def send(self, payload: bytes = b"payload", now: float = START, *, record_route: bool = False) -> list[Step]:
@@ -161,6 +163,22 @@ def test_a_packet_is_passed_on_to_the_children_but_not_back() -> None:
 def test_a_child_that_is_no_neighbour_any_more_is_left_to_the_lazy_path() -> None:
     steps = Setting(children=[2, 7]).got(packet())
     assert reached(steps, Multicast) == {make_endpoint(2)}
+
+
+def test_who_we_are_goes_along_only_to_those_who_may_not_know_us() -> None:
+    setting = Setting(children=[2, 3])
+    setting.unsure.add(node_id(3))
+    for steps in (setting.send(), setting.got(packet())):
+        assert {send.to: send.identify for send in sends(steps)} == {make_endpoint(2): False, make_endpoint(3): True}
+
+
+def test_what_repairs_the_tree_always_says_who_we_are() -> None:
+    setting = Setting(children=[2])
+    setting.got(packet())
+    (answer,) = sends(setting.overlay.on_request(MulticastRequest((packet().id,)), make_peer(2)))
+    announcements = sends(setting.overlay.announce_due(FRESH, START + ANNOUNCE))
+    assert announcements
+    assert all(send.identify for send in (answer, *announcements))
 
 
 def test_each_hop_takes_one_of_the_time_to_live_and_the_last_is_not_passed_on() -> None:

@@ -426,6 +426,21 @@ def test_a_datagram_without_a_name_is_known_by_its_process() -> None:
     assert setting.metric("messages_unknown_sender_total") == 1
 
 
+def test_a_packet_goes_to_a_neighbour_without_a_name_once_that_neighbour_has_shown_that_it_knows_us() -> None:
+    setting = Setting(1)
+    for known in (False, True):
+        (sent,) = [effect for effect in setting.node.multicast("topic", b"payload", setting.now) if isinstance(effect, Send)]
+        assert (sent.to, sent.identify) == (make_endpoint(1), not known)
+        setting.hear(1, Heartbeat(1, 0, 0, 0), named=False)
+
+
+def test_a_packet_without_a_name_is_taken_from_a_neighbour_and_from_nobody_else() -> None:
+    setting = Setting(1, 2)
+    packet = Multicast(PacketId(node_id(1), EPOCH, 1), "topic", 32, b"payload")
+    assert told_of(setting.hear(9, packet, named=False), Delivered) == []
+    assert told_of(setting.hear(2, packet, named=False), Delivered) == [Delivered(packet.id, "topic", b"payload")]
+
+
 def test_a_former_neighbour_that_goes_on_as_if_it_were_one_is_told() -> None:
     setting = Setting(1, 2)
     setting.hear(1, Disconnect(DisconnectReason.REPLACED), Probe(1), named=False)
