@@ -196,7 +196,9 @@ class MulticastOverlay:
         for node, peer in self._neighbours().items():
             news = tuple(identity for identity in ids if identity in self._kept and node not in self._kept[identity].known_by)
             if news:
-                steps.append(Send(peer.endpoint, (MulticastAnnounce(news),), identify=True))
+                # Most of what a small packet costs all nodes together. The second time a name is said to whoever dropped the first.
+                named = timer.again or self._is_unsure(node)
+                steps.append(Send(peer.endpoint, (MulticastAnnounce(news),), identify=named))
         if timer.again:
             self._again = []
         else:
@@ -238,7 +240,7 @@ class MulticastOverlay:
             for child in self._children(kept.id.origin):
                 peer = neighbours.get(child)
                 if peer is not None and child != sender:
-                    # A name is a fifth of a small packet. Whoever drops it for want of one is told of it with a name, and asks.
+                    # A name is a fifth of a small packet. Whoever drops it for want of one hears of it from others, and asks.
                     steps.append(Send(peer.endpoint, (onward,), identify=self._is_unsure(child)))
         # Only who is known to have it is spared the announcement: what went to the children can be lost.
         has_it = {node: None for node in (sender, kept.id.origin) if node is not None}

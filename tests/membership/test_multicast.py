@@ -172,13 +172,21 @@ def test_who_we_are_goes_along_only_to_those_who_may_not_know_us() -> None:
         assert {send.to: send.identify for send in sends(steps)} == {make_endpoint(2): False, make_endpoint(3): True}
 
 
-def test_what_repairs_the_tree_always_says_who_we_are() -> None:
-    setting = Setting(children=[2])
+def test_who_we_are_goes_along_with_the_second_announcement_always_and_with_the_first_where_needed() -> None:
+    setting = Setting()
+    setting.unsure.add(node_id(3))
+    setting.got(packet())
+    for timer, named in ((FRESH, {3}), (AGAIN, {2, 3, 4})):
+        announced = sends(setting.overlay.announce_due(timer, START + ANNOUNCE))
+        assert {send.to for send in announced} == {make_endpoint(number) for number in (2, 3, 4)}
+        assert {send.to for send in announced if send.identify} == {make_endpoint(number) for number in named}
+
+
+def test_what_was_asked_for_comes_with_a_name() -> None:
+    setting = Setting()
     setting.got(packet())
     (answer,) = sends(setting.overlay.on_request(MulticastRequest((packet().id,)), make_peer(2)))
-    announcements = sends(setting.overlay.announce_due(FRESH, START + ANNOUNCE))
-    assert announcements
-    assert all(send.identify for send in (answer, *announcements))
+    assert answer.identify
 
 
 def test_each_hop_takes_one_of_the_time_to_live_and_the_last_is_not_passed_on() -> None:
