@@ -22,7 +22,7 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership lint clean
+.PHONY: help install demo test simulate bench bench-membership bench-store lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -52,6 +52,10 @@ bench: ## reconcile latency beside the peers and the limit
 bench-membership: ## how soon a cluster knows who has died, beside serf; needs root
 	@tools/install.sh bench
 	@$(VENV)/python benchmarks/membership/run.py $(ARGS)
+
+bench-store: ## what the store costs: a change among 1,000 nodes, a restart with 100,000 entries
+	@tools/install.sh dev
+	@$(VENV)/python benchmarks/store/run.py $(ARGS)
 
 lint: ## style, types, layers
 	@tools/install.sh dev
