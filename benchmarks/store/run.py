@@ -1,6 +1,6 @@
 """What does the store cost: a change in a cluster of 1,000 nodes, a restart with 100,000 entries, and beside it the etcd engine.
 
-README.md has the method and the figures of the last run. Some five minutes; ``--quick`` under one. Needs no root.
+README.md has the method and the figures of the last run. Some four minutes; ``--quick`` under one. Needs no root.
 """
 
 from __future__ import annotations
