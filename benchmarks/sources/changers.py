@@ -129,7 +129,7 @@ def replace_file(path: Path, text: str) -> tuple[float, float]:
     return began, time.perf_counter()
 
 
-CHANGERS: dict[str, type[Etcd] | type[File] | type[Http]] = {"etcd": Etcd, "file": File, "http": Http}
+CHANGERS: dict[str, type[Etcd | File | Http]] = {"etcd": Etcd, "file": File, "http": Http}
 
 
 def documents(backends: int) -> list[dict[str, Any]]:

@@ -146,7 +146,13 @@ def mesos_get_state() -> bytes:
         }
         for agent in range(AGENTS)
     ]
-    framework = {"id": {"value": FRAMEWORK}, "name": "marathon", "user": "root", "principal": "dcos_marathon", "checkpoint": True}
+    framework = {
+        "id": {"value": FRAMEWORK},
+        "name": "marathon",
+        "user": "root",
+        "principal": "dcos_marathon",
+        "checkpoint": True,
+    }
     found = {
         "get_agents": {"agents": agents},
         "get_frameworks": {"frameworks": [{"framework_info": framework, "active": True, "connected": True}]},
@@ -213,7 +219,12 @@ def mesos_agent_state() -> bytes:
     """``/state`` of an agent that runs a task of each of a hundred apps."""
     here = {"slave_id": agent_id(0)}
     executors = [
-        {"id": task_name(service, 0), "source": task_name(service, 0), "tasks": [state_task(service, 0) | here], "completed_tasks": []}
+        {
+            "id": task_name(service, 0),
+            "source": task_name(service, 0),
+            "tasks": [state_task(service, 0) | here],
+            "completed_tasks": [],
+        }
         for service in range(AGENT_TASKS)
     ]
     frameworks = [_framework(executors=executors, completed_executors=[])]
@@ -282,7 +293,14 @@ def _consul_instance(service: int, at: int) -> dict[str, Any]:
         },
         "Checks": [
             {"Node": node, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing", "ServiceID": ""},
-            {"Node": node, "CheckID": f"service:{own}", "Name": "HTTP", "Status": "passing", "ServiceID": own, "Output": "200 OK"},
+            {
+                "Node": node,
+                "CheckID": f"service:{own}",
+                "Name": "HTTP",
+                "Status": "passing",
+                "ServiceID": own,
+                "Output": "200 OK",
+            },
         ],
     }
 
@@ -299,9 +317,7 @@ def consul_answers() -> bytes:
 
 def vip_document(service: int, backends: int = PER_SERVICE, weight: int = 1) -> dict[str, Any]:
     """One VIP; the weight is that of its first backend."""
-    rows = [
-        {"address": backend_address(service, at), "port": 8080, "weight": 1 if at else weight} for at in range(backends)
-    ]
+    rows = [{"address": backend_address(service, at), "port": 8080, "weight": 1 if at else weight} for at in range(backends)]
     return {"listen": f"tcp://{vip_address(service)}:80", "scheduler": "rr", "backend": rows}
 
 
@@ -339,7 +355,12 @@ def etcd_pages() -> bytes:
             }
             for at, value in enumerate(values[begin : begin + PAGE_KEYS])
         ]
-        header = {"cluster_id": "14841639068965178418", "member_id": "10276657743932975437", "revision": "10001", "raft_term": "2"}
+        header = {
+            "cluster_id": "14841639068965178418",
+            "member_id": "10276657743932975437",
+            "revision": "10001",
+            "raft_term": "2",
+        }
         page: dict[str, Any] = {"header": header, "kvs": items, "count": str(BACKENDS - begin)}
         pages.append(compact(page | ({"more": True} if begin + PAGE_KEYS < BACKENDS else {})))
     return b"\n".join(pages)

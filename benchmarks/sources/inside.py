@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.sources.changers import CHANGERS, Changer, documents
 from benchmarks.sources.documents import vip_document
@@ -52,7 +52,7 @@ class Poller:
         command = [sys.executable, "-m", "benchmarks.sources.poller", address, port, vip["backend"][0]["address"]]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT)
 
-    def __enter__(self) -> Poller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

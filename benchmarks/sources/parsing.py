@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sources import documents
-from benchmarks.sources.documents import AGENT_TASKS, BACKENDS, FRAMEWORK, SERVICES
+from benchmarks.sources.documents import AGENT_TASKS, BACKENDS, SERVICES
 from benchmarks.sources.memory import memory_peak_mib
 from benchmarks.sources.spread import spread
 from pyminuteman.etcd.messages import read_range
@@ -101,7 +101,9 @@ def of_rules(raw: bytes) -> VIPs:
     return read_rules(text.decode(raw, "bench"), Path("bench.rules")).vips
 
 
-def mesos(title: str, make: Callable[[], bytes], extract: Callable[[Any], VIPs], extractor: str, tasks: int = BACKENDS) -> Input:
+def mesos(
+    title: str, make: Callable[[], bytes], extract: Callable[[Any], VIPs], extractor: str, tasks: int = BACKENDS
+) -> Input:
     vips = min(tasks, SERVICES)
     return Input(title, "tasks", tasks, vips, tasks, make, json.loads, extract, "json.loads", extractor)
 
@@ -110,7 +112,9 @@ INPUTS = {
     "mesos-get-state": mesos(
         "Mesos master, `GET_STATE`", documents.mesos_get_state, of_operator_api, "MesosState.of_operator_api, tasks, vips_of"
     ),
-    "mesos-state": mesos("Mesos master, `/state`", documents.mesos_master_state, of_state, "MesosState.of_state, tasks, vips_of"),
+    "mesos-state": mesos(
+        "Mesos master, `/state`", documents.mesos_master_state, of_state, "MesosState.of_state, tasks, vips_of"
+    ),
     "mesos-agent": mesos(
         "Mesos agent, `/state`", documents.mesos_agent_state, of_state, "MesosState.of_state, tasks, vips_of", AGENT_TASKS
     ),

@@ -15,6 +15,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from random import Random
 from typing import Final
 
@@ -93,7 +95,7 @@ class Keeper:
     drain_seconds: float = 0.0
     """For services that no source named since the start, and that are in scope."""
     audit_seconds: float = 60.0
-    """How often to read the kernel's table when nothing else happens."""
+    """How often to read the kernel's table. In between, only what we did to it is known."""
     as_json: bool = False
     dice: Random = field(default_factory=Random)
     check: MakeCheck | None = None
@@ -106,6 +108,8 @@ class Keeper:
     """What is held back."""
     confirmed: Shrinkage | None = None
     """What was held back, and is not any more; anything else is asked about again."""
+    audit_at: float = -inf
+    """When to read the kernel's table next, by trio's clock."""
     failures: int = 0
     started: bool = False
 
@@ -143,6 +147,7 @@ class Keeper:
                 case signal.SIGHUP:
                     say("looking at everything again")
                     self.said.clear()
+                    self.audit_at = -inf
                     self.feeds.retry()
                 case signal.SIGUSR1:
                     say("nothing is held back" if self.held is None else f"confirmed: {self.held} may be lost")
@@ -191,17 +196,18 @@ class Keeper:
         for resolution in state.resolutions.values():
             self.drains.update((service.key, resolution.vip.settings.drain_seconds) for service, _ in resolution.services)
         notes = [*outside, *remarks(state)]
+        is_due = trio.current_time() >= self.audit_at
+        if is_due:
+            self.audit_at = trio.current_time() + self.audit_seconds
         try:
-            current = await trio.to_thread.run_sync(table.snapshot)
-            loss = shrinkage(current, Snapshot.of(services), table.scope)
-            self.held = loss if loss.exceeds(self.most_loss_percent) and not self.yes and loss != self.confirmed else None
-            if self.held is not None:
+            done = await trio.to_thread.run_sync(partial(self._carry_out, table, services, audit=is_due))
+            self.held = done if isinstance(done, Shrinkage) else None
+            if isinstance(done, Shrinkage):
                 how = f"to have it done all the same: kill -USR1 {os.getpid()}"
-                self._say_once([*notes, "\n".join([*held_back(loss, self.most_loss_percent), how])])
-                return self.audit_seconds
+                self._say_once([*notes, "\n".join([*held_back(done, self.most_loss_percent), how])])
+                return self._until_audit()
             self._say_once(notes)
-            # What was read just now will do.
-            report = await trio.to_thread.run_sync(lambda: table.converge(services, audit=False))
+            report = done
         except ApplyError as error:
             return self._failed([str(failure) for failure in error.report.failed], error.report)
         except NotConverged as error:
@@ -221,14 +227,32 @@ class Keeper:
         named = {service.key for service in state.services}
         for key in [key for key in self.drains if key not in named]:
             del self.drains[key]
-        return self.audit_seconds
+        return self._until_audit()
+
+    def _carry_out(self, table: IPVSTable, services: Services, *, audit: bool) -> ApplyReport | Shrinkage:
+        """In a thread: what was done, or what is not done because so much would be lost.
+
+        Between two audits the table is known from memory, since reading it takes longer than a change. But nothing is held back by
+        memory alone.
+        """
+        wanted = Snapshot.of(services)
+        for reading in (True,) if audit else (False, True):
+            loss = shrinkage(table.snapshot(audit=reading), wanted, table.scope)
+            if self.yes or loss == self.confirmed or not loss.exceeds(self.most_loss_percent):
+                return table.converge(services, audit=False)
+        return loss
+
+    def _until_audit(self) -> float:
+        return max(0.0, self.audit_at - trio.current_time())
 
     def _failed(self, lines: list[str], report: ApplyReport | None) -> float:
-        """Say it, and come again later."""
+        """Say it, and come again later, by a table that is read anew."""
         self.failures += 1
+        self.audit_at = -inf
         for line in lines:
             say(f"failed: {line}")
         if report is not None:
+            self.held = None
             self._tell(report, lines)
         return min(self.audit_seconds, _RETRY.wait_seconds(self.failures, self.dice))
 

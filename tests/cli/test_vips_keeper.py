@@ -248,6 +248,50 @@ async def test_what_others_change_is_put_right_at_the_next_audit_or_when_told_to
 
 
 @pytest.mark.trio
+async def test_between_two_audits_a_change_costs_no_reading(setting: Setting) -> None:
+    (source,) = setting.sources
+    async with setting.running(audit_seconds=3600):
+        source.say(vip(WEB, 1))
+        await setting.said("the table is as desired")
+        reads = setting.fake.reads
+        for backends in ((1, 2), (1, 2, 3), (2, 3)):
+            source.say(vip(WEB, *backends))
+        await setting.until(lambda: "-d -t 11.0.0.1:80 -r 10.0.0.1:8080" in setting.data)
+        assert setting.fake.reads == reads
+        assert setting.rules == rows(WEB, 2, 3)
+        setting.fake.services.clear()
+        source.say(vip(WEB, 1, 2, 3))
+        await setting.becomes(*rows(WEB, 1, 2, 3))  # what is remembered and not there shows at once when it is in the way
+
+
+@pytest.mark.trio
+async def test_audits_come_however_often_the_sources_change(setting: Setting) -> None:
+    (source,) = setting.sources
+    async with setting.running(audit_seconds=0.3, scope=Scope.networks("11.0.0.0/8"), yes=True):
+        source.say(vip(WEB, 1))
+        await setting.becomes(*rows(WEB, 1))
+        setting.load(API)
+        with trio.fail_after(20):
+            weight = 1
+            while API.key.packed in setting.fake.services:
+                weight = 3 - weight
+                source.say(vip(WEB, 1, weight=weight))
+                await trio.sleep(0.02)
+
+
+@pytest.mark.trio
+async def test_nothing_is_held_back_by_memory_alone(setting: Setting) -> None:
+    (source,) = setting.sources
+    async with setting.running(audit_seconds=3600):
+        source.say(vip(WEB, 1, 2, 3, 4, 5))
+        await setting.becomes(*rows(WEB, 1, 2, 3, 4, 5))
+        setting.load(WEB)
+        source.say(vip(WEB, 1, 2, weight=7))
+        await setting.becomes(*rows(WEB, 1, 2, weight=7))
+    assert "held back" not in setting.talk
+
+
+@pytest.mark.trio
 async def test_what_would_lose_too_much_is_held_back_until_it_is_confirmed(setting: Setting) -> None:
     (source,) = setting.sources
     async with setting.running(audit_seconds=0.05) as keeper:
