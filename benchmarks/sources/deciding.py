@@ -36,7 +36,7 @@ SHAPES = {
 }
 STEPS = {
     "desired": "`DesiredTable.replace`, `.refresh`",
-    "guard": "`Snapshot.of`, `shrinkage`",
+    "guard": "`IPVSTable.pack`, `shrinkage`",
     "plan": "`IPVSTable.plan`",
 }
 CASES = {"all": "all is new", "nothing": "nothing changed", "one": "one weight changed"}
@@ -73,7 +73,7 @@ class Host:
         took: dict[str, float] = {}
         state = timed(took, "desired", refresh)
         current = self.table.snapshot()
-        timed(took, "guard", lambda: shrinkage(current, Snapshot.of(state.services), self.scope))
+        timed(took, "guard", lambda: shrinkage(current, self.table.pack(state.services), self.scope))
         plan = timed(took, "plan", lambda: self.table.plan(state.services))
         self.kernel.table = Snapshot.of(state.services)
         return took, len(plan)

@@ -42,7 +42,6 @@ from pyminuteman.ipvs import (
     Scope,
     Service,
     ServiceKey,
-    Snapshot,
 )
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.vips.desired import DesiredState, DesiredTable
@@ -235,7 +234,7 @@ class Keeper:
         Between two audits the table is known from memory, since reading it takes longer than a change. But nothing is held back by
         memory alone.
         """
-        wanted = Snapshot.of(services)
+        wanted = table.pack(services)
         for reading in (True,) if audit else (False, True):
             loss = shrinkage(table.snapshot(audit=reading), wanted, table.scope)
             if self.yes or loss == self.confirmed or not loss.exceeds(self.most_loss_percent):

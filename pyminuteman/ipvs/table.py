@@ -192,6 +192,15 @@ class IPVSTable:
 
     # What should be there
 
+    def pack(self, desired: Desired) -> Snapshot:
+        """What :meth:`converge` would make the table hold, in scope and without what drains. What it packed last time is not packed again.
+
+        Raises:
+            OutsideScope, InvalidServiceError, InvalidDestinationError: As :meth:`plan`.
+        """
+        with self._alone():
+            return self._pack(desired)
+
     def plan(self, desired: Desired) -> Plan:
         """Read the table, and say what ``converge`` would do. Falsy when that is nothing.
 

@@ -261,6 +261,29 @@ def test_without_an_audit_nothing_is_read_and_only_changes_are_made(table: IPVST
     assert ours(fake) == {}
 
 
+def test_the_table_as_it_is_remembered_is_what_was_made_and_not_what_others_made_of_it(
+    table: IPVSTable, fake: FakeKernel
+) -> None:
+    table.converge({WEB: [A]})
+    reads = fake.reads
+    fake.services.clear()
+    assert WEB in table.snapshot(audit=False)
+    assert fake.reads == reads
+    assert WEB not in table.snapshot()
+    assert WEB not in table.snapshot(audit=False)
+
+
+def test_what_was_packed_and_is_the_same_tuple_is_not_packed_again(table: IPVSTable) -> None:
+    rows = (A, B)
+    first = table.pack({WEB: rows})
+    assert first == Snapshot.of({WEB: rows})
+    again, other = table.pack({WEB: rows}), table.pack({WEB: (A, B)})
+    assert again.entries[WEB.key.packed] is first.entries[WEB.key.packed]
+    assert other == again
+    with pytest.raises(OutsideScope):
+        table.pack({Service.tcp("12.0.0.1", 80): rows})
+
+
 def test_the_first_time_there_is_nothing_to_remember(table: IPVSTable, fake: FakeKernel) -> None:
     table.converge({WEB: [A]}, audit=False)
     assert fake.reads == 1
