@@ -22,7 +22,7 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership bench-store lint clean
+.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -54,8 +54,12 @@ bench-membership: ## how soon a cluster knows who has died, beside serf; needs r
 	@$(VENV)/python benchmarks/membership/run.py $(ARGS)
 
 bench-store: ## what the store costs: a change among 1,000 nodes, a restart with 100,000 entries
-	@tools/install.sh dev
+	@tools/install.sh bench
 	@$(VENV)/python benchmarks/store/run.py $(ARGS)
+
+bench-sources: ## how fast sources are read, and how soon the kernel has what they say
+	@tools/install.sh bench
+	@$(VENV)/python benchmarks/sources/run.py $(ARGS)
 
 lint: ## style, types, layers
 	@tools/install.sh dev

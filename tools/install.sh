@@ -25,7 +25,7 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux 
     packages="$packages python3-dev"
 case $extra in
 dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg etcd-server" ;;
-bench) packages="$packages valgrind libc6-dbg serf nftables" ;;
+bench) packages="$packages valgrind libc6-dbg serf nftables etcd-server" ;;
 esac
 if command -v dpkg-query >/dev/null; then
     missing=""

@@ -122,9 +122,9 @@ def measure(run: Run) -> dict[str, Any]:
         if process.wait(PATIENCE):
             raise RuntimeError(f"{run}: the process ended with status {process.returncode}")
         found: dict[str, Any] = {"said": remarks((directory / "talk").read_text())}
-        found |= {"written_ms": [(written - began) * 1e3 for began, written, _ in times]}
+        found |= {"written_ms": [round((written - began) * 1e3, 3) for began, written, _ in times]}
         if poller:
-            found["seen_ms"] = [(seen - began) * 1e3 for began, _, seen in times]
+            found["seen_ms"] = [round((seen - began) * 1e3, 3) for began, _, seen in times]
         if run.marked:
             found["parts_ms"] = parts([began for began, _, _ in times], json.loads(notes.read_text()))
     return found
@@ -146,7 +146,7 @@ def parts(begins: list[float], notes: list[tuple[str, float]]) -> dict[str, list
             passed = [when for name, when in notes if name == point and max(began, after) <= when < end]
             if passed:
                 after = min(passed)
-                found[point].append((after - began) * 1e3)
+                found[point].append(round((after - began) * 1e3, 3))
     return {point: values for point, values in found.items() if values}
 
 
