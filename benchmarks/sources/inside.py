@@ -38,7 +38,7 @@ class Run:
     backends: int
     changes: int
     marked: bool = False
-    """The process notes what passes when; else it is the command as it is, and nothing but the table is looked at."""
+    """The process notes what passes when, and nobody watches the table; else it is the command as it is."""
     double: bool = False
     """The kernel is a double; only with `marked`."""
 
@@ -105,7 +105,7 @@ def measure(run: Run) -> dict[str, Any]:
         stack.callback(process.wait)
         stack.callback(process.terminate)
         wait_until_loaded(run, process)
-        poller = None if run.double else stack.enter_context(Poller())
+        poller = None if run.marked else stack.enter_context(Poller())
         if poller:
             poller.look()
             poller.seen()

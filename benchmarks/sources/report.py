@@ -82,10 +82,6 @@ def parts(data: Mapping[str, Any]) -> str:
     for point, text in POINTS.items():
         values = [one["parts_ms"].get(point) for _, one in columns]
         rows.append([text, *(number(spread(found)["median"]) if found else "-" for found in values)])
-    seen = [one.get("seen_ms") for _, one in columns]
-    rows.append(
-        ["seen in the kernel by another process", *(number(spread(found)["median"]) if found else "-" for found in seen)]
-    )
     return table(["ms since it was begun, medians", *(title for title, _ in columns)], rows)
 
 
