@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 
 def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -23,3 +26,17 @@ def fill(page: Path, begin: str, end: str, text: str) -> None:
     if not mark or not closing or begin in rest or end in after:
         raise ValueError(f"{page} has not one place between {begin} and {end}")
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
+
+
+def report(results: Path, markdown: Callable[[dict[str, Any]], str], save: Callable[[dict[str, Any]], None]) -> int:
+    """The command line of a report: the figures of the last run as markdown, on standard output or into the pages."""
+    parser = argparse.ArgumentParser(description="Write the figures of the last run as markdown.")
+    parser.add_argument("--save", action="store_true", help="into results/ and the pages, not to stdout")
+    parser.add_argument("--results", type=Path, default=results, help="default %(default)s")
+    options = parser.parse_args()
+    data = json.loads(options.results.read_text())
+    if options.save:
+        save(data)
+    else:
+        print(markdown(data))
+    return 0

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # what all benchmarks share is found from there, by a name of its own
 
 from benchmarks import scaling  # noqa: E402
-from benchmarks.tables import fill, table  # noqa: E402
+from benchmarks.tables import fill, report, table  # noqa: E402
 
 EVERYTHING_IN = (HERE / "README.md", ROOT / "docs" / "membership.md")
 FRONT_PAGE = ROOT / "README.md"
@@ -238,18 +236,5 @@ def save(data: dict[str, Any], results: Path) -> None:
         fill(reader, *MARKS, part)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the figures of the last run as markdown.")
-    parser.add_argument("--save", action="store_true", help="into results/ and the README files, not to stdout")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "membership.json", help="default %(default)s")
-    options = parser.parse_args()
-    data = json.loads(options.results.read_text())
-    if options.save:
-        save(data, HERE / "results")
-    else:
-        print(markdown(data))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(HERE / "results" / "membership.json", markdown, lambda data: save(data, HERE / "results")))

@@ -6,8 +6,6 @@ measuring again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from benchmarks.sources.aims import aims  # noqa: E402
 from benchmarks.sources.deciding import CASES, SHAPES, STEPS  # noqa: E402
 from benchmarks.sources.parsing import INPUTS  # noqa: E402
 from benchmarks.sources.spread import Spread, spread  # noqa: E402
-from benchmarks.tables import fill, table  # noqa: E402
+from benchmarks.tables import fill, report, table  # noqa: E402
 
 PAGES = (HERE / "README.md", ROOT / "docs" / "sources" / "README.md")
 MARKS = ("<!-- source figures -->", "<!-- /source figures -->")
@@ -176,18 +174,5 @@ def save(data: Mapping[str, Any], results: Path = RESULTS) -> None:
         fill(page, *MARKS, text)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the figures of the last run as markdown.")
-    parser.add_argument("--save", action="store_true", help="into results/ and the pages, not to stdout")
-    parser.add_argument("--results", type=Path, default=RESULTS / "sources.json", help="default %(default)s")
-    options = parser.parse_args()
-    data = json.loads(options.results.read_text())
-    if options.save:
-        save(data)
-    else:
-        print(markdown(data))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(RESULTS / "sources.json", markdown, save))

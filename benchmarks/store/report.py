@@ -6,8 +6,6 @@ measuring again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.tables import fill, table  # noqa: E402
+from benchmarks.tables import fill, report, table  # noqa: E402
 
 PAGES = (HERE / "README.md", ROOT / "docs" / "protocols" / "store.md")
 MARKS = ("<!-- store figures -->", "<!-- /store figures -->")
@@ -246,18 +244,5 @@ def save(data: dict[str, Any], results: Path) -> None:
         fill(page, *MARKS, text)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the figures of the last run as markdown.")
-    parser.add_argument("--save", action="store_true", help="into results/ and the pages, not to stdout")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "store.json", help="default %(default)s")
-    options = parser.parse_args()
-    data = json.loads(options.results.read_text())
-    if options.save:
-        save(data, HERE / "results")
-    else:
-        print(markdown(data))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(HERE / "results" / "store.json", markdown, lambda data: save(data, HERE / "results")))

@@ -25,9 +25,8 @@ from pyminuteman.http_client import HttpOptions, without_secrets
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding
 from pyminuteman.sources.marathon_state import MarathonState
-from pyminuteman.sources.mesos_json import address
 from pyminuteman.sources.mesos_lookup import HostAddresses
-from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
+from pyminuteman.sources.mesos_outage import OutageStatus, check_agent, check_times, withdraw_when_silent
 from pyminuteman.sources.mesos_servers import Servers
 from pyminuteman.sources.mesos_vips import vips_of
 from pyminuteman.sources.options import SourceSpec
@@ -83,22 +82,10 @@ class MarathonOptions:
         """Validate."""
         if not self.framework:
             raise ConfigurationError(None, "framework", "is empty: the name that Marathon has in Mesos")
-        for key in ("poll_seconds", "unattached_poll_seconds", "retry_most_seconds", "deadline_seconds"):
-            if not 0 < getattr(self, key) <= 86400:  # noqa: PLR2004 - a day
-                raise ConfigurationError(None, key, f"{getattr(self, key)!r} is not a time (above 0, up to 86400 seconds)")
-        if self.retry_most_seconds < self.unattached_poll_seconds:
-            raise ConfigurationError(
-                None, "retry_most_seconds", f"is less than the {self.unattached_poll_seconds:g} s between polls"
-            )
-        after = self.withdraw_after_seconds
-        if after is not None and not 2 * self.poll_seconds <= after <= 86400:  # noqa: PLR2004 - a day
-            reason = f"{after!r} is not a time (from two polls, {2 * self.poll_seconds:g}, up to 86400 seconds)"
-            raise ConfigurationError(None, "withdraw_after_seconds", reason)
-        if self.agent:
-            agent = address(self.agent)
-            if agent is None:
-                raise ConfigurationError(None, "agent", f"{self.agent!r} is not an IP address")
-            object.__setattr__(self, "agent", agent)
+        names = ("poll_seconds", "unattached_poll_seconds", "retry_most_seconds", "deadline_seconds")
+        times = {name: getattr(self, name) for name in names}
+        check_times(times, poll="unattached_poll_seconds", after=self.withdraw_after_seconds, poll_seconds=self.poll_seconds)
+        object.__setattr__(self, "agent", check_agent(self.agent))
 
 
 class MarathonSource:

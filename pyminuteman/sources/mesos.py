@@ -27,13 +27,12 @@ from typing import Any, Final
 
 import trio
 
-from pyminuteman.errors import ConfigurationError, MinutemanError
+from pyminuteman.errors import MinutemanError
 from pyminuteman.http_client import HttpOptions, HttpResponse, without_secrets
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, feeding, poll
-from pyminuteman.sources.mesos_json import address
 from pyminuteman.sources.mesos_lookup import HostAddresses
-from pyminuteman.sources.mesos_outage import OutageStatus, withdraw_when_silent
+from pyminuteman.sources.mesos_outage import OutageStatus, check_agent, check_times, withdraw_when_silent
 from pyminuteman.sources.mesos_servers import Servers, parse_json
 from pyminuteman.sources.mesos_state import MesosState, Readiness
 from pyminuteman.sources.mesos_tasks import Task
@@ -105,20 +104,10 @@ class MesosOptions:
 
     def __post_init__(self) -> None:
         """Validate."""
-        for key in ("poll_seconds", "retry_most_seconds", "deadline_seconds", "agents_seconds", "tasks_seconds"):
-            if not 0 < getattr(self, key) <= 86400:  # noqa: PLR2004 - a day
-                raise ConfigurationError(None, key, f"{getattr(self, key)!r} is not a time (above 0, up to 86400 seconds)")
-        if self.retry_most_seconds < self.poll_seconds:
-            raise ConfigurationError(None, "retry_most_seconds", f"is less than the {self.poll_seconds:g} s between polls")
-        after = self.withdraw_after_seconds
-        if after is not None and not 2 * self.poll_seconds <= after <= 86400:  # noqa: PLR2004 - a day
-            reason = f"{after!r} is not a time (from two polls, {2 * self.poll_seconds:g}, up to 86400 seconds)"
-            raise ConfigurationError(None, "withdraw_after_seconds", reason)
-        if self.agent:
-            agent = address(self.agent)
-            if agent is None:
-                raise ConfigurationError(None, "agent", f"{self.agent!r} is not an IP address")
-            object.__setattr__(self, "agent", agent)
+        names = ("poll_seconds", "retry_most_seconds", "deadline_seconds", "agents_seconds", "tasks_seconds")
+        times = {name: getattr(self, name) for name in names}
+        check_times(times, poll="poll_seconds", after=self.withdraw_after_seconds, poll_seconds=self.poll_seconds)
+        object.__setattr__(self, "agent", check_agent(self.agent))
 
 
 class MesosSource:

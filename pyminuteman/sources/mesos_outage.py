@@ -7,14 +7,53 @@ said, and the status tells which of the two is the case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import trio
 
+from pyminuteman.errors import ConfigurationError
 from pyminuteman.sources.base import LatestState, SourceState, SourceStatus
+from pyminuteman.sources.mesos_json import address
 
-__all__ = ["OutageStatus", "withdraw_when_silent"]
+__all__ = ["OutageStatus", "check_agent", "check_times", "withdraw_when_silent"]
+
+_DAY_SECONDS: Final = 86400
+
+
+def check_times(times: Mapping[str, float], *, poll: str, after: float | None, poll_seconds: float) -> None:
+    """Let the times of a source pass.
+
+    Args:
+        times: Of the options, by their names: among them ``retry_most_seconds``, and the one that ``poll`` names.
+        poll: Which of them failures are tried again after first.
+        after: When what a silent server said is withdrawn; None: never.
+        poll_seconds: Between two polls when all is well.
+
+    Raises:
+        ConfigurationError: A time that is none, or withdrawal before two polls can have failed.
+    """
+    for name, seconds in times.items():
+        if not 0 < seconds <= _DAY_SECONDS:
+            raise ConfigurationError(None, name, f"{seconds!r} is not a time (above 0, up to {_DAY_SECONDS} seconds)")
+    if times["retry_most_seconds"] < times[poll]:
+        raise ConfigurationError(None, "retry_most_seconds", f"is less than the {times[poll]:g} s between polls")
+    if after is not None and not 2 * poll_seconds <= after <= _DAY_SECONDS:
+        reason = f"{after!r} is not a time (from two polls, {2 * poll_seconds:g}, up to {_DAY_SECONDS} seconds)"
+        raise ConfigurationError(None, "withdraw_after_seconds", reason)
+
+
+def check_agent(text: str) -> str:
+    """The address of an agent in canonical form; empty for all agents.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    agent = address(text) if text else ""
+    if agent is None:
+        raise ConfigurationError(None, "agent", f"{text!r} is not an IP address")
+    return agent
 
 
 @dataclass(slots=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
+import pytest
 import trio
 
 from pyminuteman.sources.base import Source, SourceState
 
-__all__ = ["keys", "reading", "settled", "until", "write"]
+__all__ = ["SOON", "comes_about", "keys", "reading", "settled", "states_of", "until", "write"]
+
+SOON: Final = 10.0
+"""Deadline, in seconds, for what takes some milliseconds."""
 
 
 @asynccontextmanager
@@ -24,6 +29,26 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - the condition is anything
             await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def states_of(source: Source, seconds: float = SOON) -> AsyncIterator[Callable[[], Awaitable[SourceState]]]:
+    """A reader of the source, which has a deadline for each state."""
+    async with source.states() as states:
+
+        async def following() -> SourceState:
+            with trio.fail_after(seconds):
+                return await anext(states)
+
+        yield following
+
+
+async def comes_about(condition: Callable[[], object], what: str) -> None:
+    with trio.move_on_after(SOON):
+        while not condition():  # noqa: ASYNC110 - nobody sets an event when a counter moves
+            await trio.sleep(0.005)
+        return
+    pytest.fail(f"{what} did not come about within {SOON} s")
 
 
 async def settled(

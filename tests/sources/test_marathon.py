@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,10 +12,10 @@ from pyminuteman.sources.marathon import MarathonOptions, MarathonSource
 from pyminuteman.testing.marathon_double import MarathonDouble, open_marathon_double
 from pyminuteman.testing.mesos_double import Fault
 from pyminuteman.vips.model import VIPName
+from tests.sources.support import SOON, comes_about, states_of
 
 pytestmark = pytest.mark.trio
 
-SOON = 10.0
 NO_EVENTS = [Fault(status=404)] * 10_000
 
 
@@ -25,25 +23,6 @@ def options(*doubles: MarathonDouble, **changes: Any) -> MarathonOptions:
     """Polls that are far apart while there are events, and quick without."""
     fast = {"poll_seconds": 3600.0, "unattached_poll_seconds": 0.02, "retry_most_seconds": 0.1, "deadline_seconds": 5.0}
     return MarathonOptions(**{"urls": tuple(double.server.url for double in doubles)} | fast | changes)
-
-
-@asynccontextmanager
-async def reading(source: MarathonSource) -> AsyncIterator[Callable[[], Awaitable[SourceState]]]:
-    async with source.states() as states:
-
-        async def following() -> SourceState:
-            with trio.fail_after(SOON):
-                return await anext(states)
-
-        yield following
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    with trio.move_on_after(SOON):
-        while not condition():  # noqa: ASYNC110 - nobody sets an event when a counter moves
-            await trio.sleep(0.005)
-        return
-    pytest.fail(f"{what} did not come about within {SOON} s")
 
 
 def app(label: str, **changes: Any) -> dict[str, Any]:
@@ -60,9 +39,9 @@ async def test_an_event_brings_what_has_changed_and_nothing_is_read_without_one(
     async with open_marathon_double(double):
         source = MarathonSource(options(double))
         assert source.name == f"marathon:{double.server.url}"
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp:///a@marathon:80"]
-            await until(lambda: double.listeners == 1 and source.status.counters["events"], "a stream of events")
+            await comes_about(lambda: double.listeners == 1 and source.status.counters["events"], "a stream of events")
             double.apps = {"apps": [app("/b:80")]}
             await double.tell("status_update_event", taskStatus="TASK_RUNNING")
             assert keys(await following()) == ["tcp:///b@marathon:80"]
@@ -79,22 +58,22 @@ async def test_a_storm_of_events_is_read_five_times_a_second_at_most() -> None:
     double = MarathonDouble(app("/a:80"))
     async with open_marathon_double(double):
         source = MarathonSource(options(double))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             await following()
-            await until(lambda: source.status.counters["events"], "a stream of events")
+            await comes_about(lambda: source.status.counters["events"], "a stream of events")
             read, begun = source.status.counters["fetches"], trio.current_time()
             double.apps = {"apps": [app("/b:80")]}
             for number in range(200):
                 await double.tell("status_update_event", number=number)
             assert keys(await following()) == ["tcp:///b@marathon:80"]
-            await until(lambda: source.status.counters["events"] > 200, "all events")
+            await comes_about(lambda: source.status.counters["events"] > 200, "all events")
             assert source.status.counters["fetches"] <= read + 3 + (trio.current_time() - begun) / 0.2
 
 
 async def test_without_events_it_is_polled() -> None:
     double = MarathonDouble(app("/a:80"))
     double.events_faults.extend(NO_EVENTS)
-    async with open_marathon_double(double), reading(MarathonSource(options(double))) as following:
+    async with open_marathon_double(double), states_of(MarathonSource(options(double))) as following:
         assert keys(await following()) == ["tcp:///a@marathon:80"]
         double.apps = {"apps": [app("/b:80")]}
         assert keys(await following()) == ["tcp:///b@marathon:80"]
@@ -104,13 +83,13 @@ async def test_a_stream_that_ends_is_opened_again_and_what_happened_meanwhile_is
     double = MarathonDouble(app("/a:80"))
     async with open_marathon_double(double):
         source = MarathonSource(options(double))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             await following()
-            await until(lambda: double.listeners == 1, "a stream of events")
+            await comes_about(lambda: double.listeners == 1, "a stream of events")
             double.apps = {"apps": [app("/b:80")]}
             await double.tell_bytes(None)
             assert keys(await following()) == ["tcp:///b@marathon:80"]
-            await until(lambda: source.status.counters["streams"] == 2, "another stream")
+            await comes_about(lambda: source.status.counters["streams"] == 2, "another stream")
             assert source.status.counters["stream_failures"] == 1
             assert source.status.failures == 0
 
@@ -120,10 +99,10 @@ async def test_what_is_no_stream_of_events_is_none() -> None:
     double.events_faults.extend([Fault(status=200, body=b"data: a\n\n", headers={"content-type": "text/html"})] * 3)
     async with open_marathon_double(double):
         source = MarathonSource(options(double))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             await following()
-            await until(lambda: source.status.counters["stream_failures"] >= 3, "failures")
-            await until(lambda: source.status.counters["streams"] == 1, "a stream at last")
+            await comes_about(lambda: source.status.counters["stream_failures"] >= 3, "failures")
+            await comes_about(lambda: source.status.counters["streams"] == 1, "a stream at last")
 
 
 @pytest.mark.parametrize(
@@ -142,12 +121,12 @@ async def test_what_goes_wrong_is_told_and_the_last_state_stands(fault: Fault, r
     double.events_faults.extend(NO_EVENTS)
     async with open_marathon_double(double):
         source = MarathonSource(options(double, deadline_seconds=1.0))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp:///a@marathon:80"]
             double.faults.extend([fault, fault])
-            await until(lambda: source.status.failures >= 2, "two failures in a row")
+            await comes_about(lambda: source.status.failures >= 2, "two failures in a row")
             assert reason in source.status.reason
-            await until(lambda: not source.status.failures, "a good answer")
+            await comes_about(lambda: not source.status.failures, "a good answer")
             double.apps = {"apps": [app("/b:80")]}
             assert keys(await following()) == ["tcp:///b@marathon:80"]
 
@@ -156,12 +135,12 @@ async def test_events_do_not_hurry_a_server_that_fails() -> None:
     double = MarathonDouble(app("/a:80"))
     async with open_marathon_double(double):
         source = MarathonSource(options(double, unattached_poll_seconds=4.0, retry_most_seconds=4.0))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             await following()
-            await until(lambda: source.status.counters["events"], "a stream of events")
+            await comes_about(lambda: source.status.counters["events"], "a stream of events")
             double.faults.extend([Fault(status=500)] * 100)
             await double.tell("status_update_event")
-            await until(lambda: source.status.failures == 1, "a failure")
+            await comes_about(lambda: source.status.failures == 1, "a failure")
             begun = trio.current_time()
             while trio.current_time() < begun + 0.5:
                 await double.tell("status_update_event")
@@ -174,7 +153,7 @@ async def test_an_outage_withdraws_everything_after_the_time_that_was_set() -> N
     double.events_faults.extend(NO_EVENTS)
     async with open_marathon_double(double):
         source = MarathonSource(options(double, poll_seconds=0.02, withdraw_after_seconds=0.3))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp:///a@marathon:80"]
             double.faults.extend([Fault(status=500)] * 1000)
             with trio.fail_after(SOON):  # where the machine stalls, it may be withdrawn, and back, once more in between
@@ -191,9 +170,9 @@ async def test_the_leader_is_followed_among_the_instances_that_were_named() -> N
     follower, leader = MarathonDouble(), MarathonDouble(app("/a:80"))
     async with open_marathon_double(follower), open_marathon_double(leader):
         follower.leader = leader.server.url
-        async with reading(MarathonSource(options(follower, leader))) as following:
+        async with states_of(MarathonSource(options(follower, leader))) as following:
             assert keys(await following()) == ["tcp:///a@marathon:80"]
-            await until(lambda: leader.listeners == 1, "a stream of the leader's events")
+            await comes_about(lambda: leader.listeners == 1, "a stream of the leader's events")
 
 
 async def test_names_are_those_of_its_framework_and_agents_may_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
@@ -208,11 +187,11 @@ async def test_names_are_those_of_its_framework_and_agents_may_be_chosen(caplog:
     )
     double.events_faults.extend(NO_EVENTS)
     async with open_marathon_double(double):
-        async with reading(MarathonSource(options(double, framework="mom"))) as following:
+        async with states_of(MarathonSource(options(double, framework="mom"))) as following:
             state = await following()
             assert keys(state) == ["tcp://[fd00::1]:80", "tcp:///a@mom:80"]
             assert [backend.agent for vip in state.vips for backend in vip.backends] == ["10.0.0.1", "127.0.0.1"]
-        async with reading(MarathonSource(options(double, agent="127.0.0.1"))) as following:
+        async with states_of(MarathonSource(options(double, agent="127.0.0.1"))) as following:
             (vip,) = (await following()).vips
             assert vip.key.host == VIPName("/a", "marathon")
     assert [record.message.partition(": task")[2] for record in caplog.records if record.levelname == "WARNING"] == [

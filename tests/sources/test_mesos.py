@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from time import sleep
@@ -20,6 +18,7 @@ from pyminuteman.sources.mesos import MesosMode, MesosOptions, MesosSource
 from pyminuteman.sources.mesos_state import MesosState
 from pyminuteman.testing.mesos_double import Fault, MesosDouble, open_mesos_double
 from pyminuteman.vips.model import VIPKey, VIPName
+from tests.sources.support import SOON, comes_about, states_of
 
 DATA = Path(__file__).parents[1] / "data"
 NAMED = json.loads((DATA / "minuteman" / "named-base-vips.json").read_text())
@@ -31,32 +30,9 @@ MERP = VIPKey.tcp(VIPName("merp", "marathon"), 5000)
 WEB = VIPKey.tcp(VIPName("/web", "marathon"), 10080)
 pytestmark = pytest.mark.trio
 
-SOON = 10.0
-"""A deadline for what takes some milliseconds."""
-
 
 def options(*urls: str, **changes: Any) -> MesosOptions:
     return MesosOptions(**{"urls": urls, "poll_seconds": 0.02, "retry_most_seconds": 0.1, "deadline_seconds": 5.0} | changes)
-
-
-@asynccontextmanager
-async def reading(source: MesosSource) -> AsyncIterator[Callable[[], Awaitable[SourceState]]]:
-    """A reader of the source, which has a deadline for each state."""
-    async with source.states() as states:
-
-        async def following() -> SourceState:
-            with trio.fail_after(SOON):
-                return await anext(states)
-
-        yield following
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    with trio.move_on_after(SOON):
-        while not condition():  # noqa: ASYNC110 - nobody sets an event when a counter moves
-            await trio.sleep(0.005)
-        return
-    pytest.fail(f"{what} did not come about within {SOON} s")
 
 
 def keys(state: SourceState) -> list[str]:
@@ -81,10 +57,10 @@ async def test_the_state_of_the_local_agent_is_polled_and_told_when_it_changes()
     async with open_mesos_double(double):
         source = MesosSource(options(double.url))
         assert source.name == f"mesos:{double.url}"
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp://merp@marathon:5000"]
             asked = len(double.requests)
-            await until(lambda: len(double.requests) > asked + 3, "three more polls")
+            await comes_about(lambda: len(double.requests) > asked + 3, "three more polls")
             double.state = running("other:5001")
             assert keys(await following()) == ["tcp://other@marathon:5001"]
             double.state = running("other:5001", state="TASK_KILLING")
@@ -102,7 +78,7 @@ async def test_a_bad_label_is_a_problem_of_the_state_and_the_rest_counts() -> No
     double.state = running("merp")
     double.state["frameworks"] += OVERLAY["frameworks"]
     double.state["slaves"] = OVERLAY["slaves"]
-    async with open_mesos_double(double), reading(MesosSource(options(double.url))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(options(double.url))) as following:
         state = await following()
         assert keys(state) == ["tcp://1.2.3.4:5000"]
         (problem,) = state.problems
@@ -118,7 +94,7 @@ async def test_the_operator_api_of_an_agent_takes_two_calls_and_of_a_master_one(
     found = []
     for double, calls in ((agent, ["GET_STATE", "GET_AGENT"]), (master, ["GET_STATE"])):
         async with open_mesos_double(double):
-            async with reading(MesosSource(options(double.url, mode=MesosMode.OPERATOR))) as following:
+            async with states_of(MesosSource(options(double.url, mode=MesosMode.OPERATOR))) as following:
                 found.append(await following())
             assert [request.json["type"] for request in double.requests[: len(calls)]] == calls
     assert len(found[0].vips) == 5
@@ -130,10 +106,10 @@ async def test_an_agent_that_no_master_has_taken_in_says_nothing_yet() -> None:
     double.state = running("merp:5000")
     async with open_mesos_double(double):
         source = MesosSource(options(double.url))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp://merp@marathon:5000"]
             double.state = running("merp:5000") | {"id": "", "frameworks": []}
-            await until(lambda: source.status.counters.get("unregistered", 0) > 2, "an agent without id")
+            await comes_about(lambda: source.status.counters.get("unregistered", 0) > 2, "an agent without id")
             double.state = running("other:1")
             assert keys(await following()) == ["tcp://other@marathon:1"]
 
@@ -142,16 +118,16 @@ async def test_only_tasks_of_the_agent_asked_for_count() -> None:
     double = MesosDouble()
     double.state = OVERLAY
     async with open_mesos_double(double):
-        async with reading(MesosSource(options(double.url, agent="10.0.1.248"))) as following:
+        async with states_of(MesosSource(options(double.url, agent="10.0.1.248"))) as following:
             assert len((await following()).vips) == 1
-        async with reading(MesosSource(options(double.url, agent="10.0.1.1"))) as following:
+        async with states_of(MesosSource(options(double.url, agent="10.0.1.1"))) as following:
             assert await following() == SourceState()
 
 
 async def test_the_name_of_an_agent_is_looked_up() -> None:
     double = MesosDouble()
     double.state = running("merp:5000") | {"hostname": "localhost", "pid": "slave(1)@localhost:5051"}
-    async with open_mesos_double(double), reading(MesosSource(options(double.url))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(options(double.url))) as following:
         (vip,) = (await following()).vips
         assert [backend.agent for backend in vip.backends] == ["127.0.0.1"]
 
@@ -163,10 +139,10 @@ async def test_the_token_is_read_from_its_file_at_each_request(tmp_path: Path) -
     double.state, double.token = NAMED, "token=first"
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, http=HttpOptions(token_file=token, token_scheme="token=")))  # noqa: S106 - no secret
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == [str(MERP)]
             double.token, double.state = "token=second", running("other:1")
-            await until(lambda: source.status.failures, "a refusal")
+            await comes_about(lambda: source.status.failures, "a refusal")
             assert "answered 401" in source.status.reason
             assert "first" not in source.status.reason
             token.write_text("second\n")
@@ -203,13 +179,13 @@ async def test_what_goes_wrong_is_told_and_the_last_state_stands(fault: Fault, r
     double.state = NAMED
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, deadline_seconds=1.0))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == [str(MERP)]
             double.faults.extend([fault, fault])
-            await until(lambda: source.status.failures >= 2, "two failures in a row")
+            await comes_about(lambda: source.status.failures >= 2, "two failures in a row")
             assert reason in source.status.reason
             assert source.status.failing_since is not None
-            await until(lambda: not source.status.failures, "a good answer")
+            await comes_about(lambda: not source.status.failures, "a good answer")
             assert source.status.reason == ""
             double.state = running("other:1")
             assert keys(await following()) == ["tcp://other@marathon:1"]  # nothing was told in between
@@ -219,7 +195,7 @@ async def test_a_body_that_comes_in_pieces_slowly_enough_is_still_an_answer() ->
     double = MesosDouble()
     double.state = NAMED
     double.faults.append(Fault(piece=500, pause_seconds=0.001))
-    async with open_mesos_double(double), reading(MesosSource(options(double.url))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(options(double.url))) as following:
         assert keys(await following()) == [str(MERP)]
 
 
@@ -229,8 +205,8 @@ async def test_a_server_that_is_not_there_is_told_and_found_once_it_is() -> None
     async with open_mesos_double(double):
         port = double.server.port
     source = MesosSource(options(double.url))
-    async with reading(source) as following:
-        await until(lambda: source.status.failures > 1, "two failures")
+    async with states_of(source) as following:
+        await comes_about(lambda: source.status.failures > 1, "two failures")
         assert "ConnectError" in source.status.reason
         assert f"127.0.0.1:{port}" in source.status.reason
         async with open_mesos_double(double, port=port):
@@ -243,7 +219,7 @@ async def test_waits_after_failures_grow_and_end_with_the_first_good_answer() ->
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, poll_seconds=0.05, retry_most_seconds=0.4))
         double.faults.extend([Fault(status=500)] * 6)
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == [str(MERP)]
         assert (source.status.failures, source.status.counters["failures"]) == (0, 6)
         times = [request.at for request in double.requests[:7]]
@@ -274,7 +250,7 @@ async def test_an_outage_withdraws_everything_after_the_time_that_was_set(fault:
     double.state = NAMED
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, withdraw_after_seconds=0.4, deadline_seconds=0.3))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == [str(MERP)]
             double.faults.extend([fault] * 1000)
             good_at = source.status.last_good_at
@@ -283,7 +259,7 @@ async def test_an_outage_withdraws_everything_after_the_time_that_was_set(fault:
             assert source.status.last_good_at is not None
             assert trio.current_time() - source.status.last_good_at >= 0.4
             assert source.status.reason.startswith("all VIPs are withdrawn, for nothing good was heard for 0.4 s; ")
-            await until(lambda: source.status.failures > 1, "another failure")
+            await comes_about(lambda: source.status.failures > 1, "another failure")
             assert source.status.reason.startswith("all VIPs are withdrawn")
             assert source.status.counters["withdrawals"] == 1
             double.faults.clear()
@@ -294,7 +270,7 @@ async def test_an_outage_withdraws_everything_after_the_time_that_was_set(fault:
 async def test_what_never_answered_is_withdrawn_too() -> None:
     double = MesosDouble()
     double.faults.extend([Fault(hang=True)] * 100)
-    async with open_mesos_double(double), reading(MesosSource(options(double.url, withdraw_after_seconds=0.2))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(options(double.url, withdraw_after_seconds=0.2))) as following:
         assert await following() == SourceState()
 
 
@@ -306,9 +282,9 @@ async def test_a_redirect_to_a_configured_master_is_followed() -> None:
     leader.state = OVERLAY
     async with open_mesos_double(leader), open_mesos_double(follower):
         follower.leader = leader.url.removeprefix("http:")  # as Mesos writes it: //127.0.0.1:5050/state
-        async with reading(MesosSource(options(follower.url, leader.url))) as following:
+        async with states_of(MesosSource(options(follower.url, leader.url))) as following:
             assert len((await following()).vips) == 1
-            await until(lambda: len(leader.requests) > 3, "polls of the leader")
+            await comes_about(lambda: len(leader.requests) > 3, "polls of the leader")
         assert len(follower.requests) == 1
 
 
@@ -318,7 +294,7 @@ async def test_redirects_in_a_circle_end_with_a_reason() -> None:
         one.leader, other.leader = other.url, one.url
         source = MesosSource(options(one.url, other.url))
         async with source.states():
-            await until(lambda: source.status.failures > 1, "failures")
+            await comes_about(lambda: source.status.failures > 1, "failures")
             assert source.status.reason == "each of the 2 servers says that another one leads"
 
 
@@ -328,7 +304,7 @@ async def test_a_master_that_fails_gives_way_to_the_next() -> None:
     async with open_mesos_double(leader):
         async with open_mesos_double(dead):
             pass
-        async with reading(MesosSource(options(dead.url, leader.url))) as following:
+        async with states_of(MesosSource(options(dead.url, leader.url))) as following:
             assert len((await following()).vips) == 1
 
 
@@ -345,7 +321,7 @@ async def test_a_master_that_is_polled_is_not_believed_before_its_agents_are_bac
             remembered = {"id": {"value": "S9"}, "hostname": "10.0.0.9"}
             double.state = OVERLAY | {"frameworks": [], "slaves": [], "recovered_slaves": [{"id": "S9"}]}
             double.get_state = {"type": "GET_STATE", "get_state": {"get_agents": {"recovered_agents": [remembered]}}}
-            await until(lambda: source.status.counters.get("recovering", 0) > 5, "polls of a new leader")
+            await comes_about(lambda: source.status.counters.get("recovering", 0) > 5, "polls of a new leader")
             double.state = OVERLAY | {"frameworks": []}
             double.get_state = {"type": "GET_STATE", "get_state": {"get_agents": {}}}
             with trio.fail_after(SOON):
@@ -358,7 +334,7 @@ async def test_a_master_that_is_polled_waits_for_its_agents_no_longer_than_their
     double.state = OVERLAY | {"recovered_slaves": [{"id": "S9"}]}
     async with open_mesos_double(double):
         source = MesosSource(options(double.url, agents_seconds=0.1, tasks_seconds=0.05))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert len((await following()).vips) == 1
             assert source.status.counters["recovering"] > 0
             double.state = OVERLAY | {"recovered_slaves": [{"id": "S9"}], "frameworks": []}
@@ -388,7 +364,7 @@ async def test_a_stream_tells_what_its_events_come_to_however_it_is_cut(piece: i
     double.piece = piece
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             state = await following()
             while not state.vips:
                 state = await following()
@@ -435,7 +411,7 @@ async def test_a_leader_that_waits_for_its_agents_is_not_silent() -> None:
                     pass
             double.history = RECOVERY[:2]  # another leader
             await double.tell_bytes(None)
-            await until(lambda: source.status.counters["streams"] == 2, "another stream")
+            await comes_about(lambda: source.status.counters["streams"] == 2, "another stream")
             with trio.move_on_after(1.8):
                 pytest.fail(f"{await anext(states)} was told while the leader waits for its agents")
             double.heartbeat_seconds = None
@@ -447,7 +423,7 @@ async def test_a_leader_that_waits_for_its_agents_is_not_silent() -> None:
 
 async def test_agents_that_do_not_come_back_are_waited_for_no_longer_than_their_time() -> None:
     double = MesosDouble.master(RECOVERY[:2])
-    async with open_mesos_double(double), reading(MesosSource(subscribe(double.url, agents_seconds=0.1))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(subscribe(double.url, agents_seconds=0.1))) as following:
         assert await following() == SourceState()
 
 
@@ -459,7 +435,7 @@ async def test_a_stream_without_heartbeats_is_opened_again_and_the_state_stands(
             with trio.fail_after(SOON):
                 while not (state := await anext(states)).vips:
                     pass
-            await until(lambda: source.status.counters["streams"] > 2, "a third stream")
+            await comes_about(lambda: source.status.counters["streams"] > 2, "a third stream")
             assert source.status.counters["failures"] > 1
             assert keys(state) == [str(WEB)]
             with trio.move_on_after(0.2):
@@ -472,7 +448,7 @@ async def test_heartbeats_keep_a_stream_open() -> None:
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
         async with source.states():
-            await until(
+            await comes_about(
                 lambda: source.status.counters.get("records", 0) > 40,
                 "forty records, which take longer than the watchdog has patience",
             )
@@ -480,7 +456,7 @@ async def test_heartbeats_keep_a_stream_open() -> None:
             assert source.status.failures == 0
             double.heartbeat_seconds = None
             await double.tell({"type": "HEARTBEAT"})  # the one under way may still come; then silence
-            await until(lambda: source.status.counters["streams"] > 1, "the watchdog")
+            await comes_about(lambda: source.status.counters["streams"] > 1, "the watchdog")
 
 
 @pytest.mark.parametrize(
@@ -501,18 +477,18 @@ async def test_a_stream_that_breaks_is_opened_again_with_a_reason(data: bytes | 
         source = MesosSource(subscribe(double.url))
         reasons: set[str] = set()
         async with source.states():
-            await until(lambda: source.status.counters.get("states"), "a state")
+            await comes_about(lambda: source.status.counters.get("states"), "a state")
             if data is not None:
                 await double.tell_bytes(data)
             if not reason:  # odd, but no reason to hang up
-                await until(lambda: source.status.counters["records"] > len(double.history), "the odd record")
+                await comes_about(lambda: source.status.counters["records"] > len(double.history), "the odd record")
                 assert source.status.counters["streams"] == 1
                 return
             if reason.startswith("the stream has ended"):
                 await double.tell_bytes(None)
-            await until(lambda: source.status.failures, "the end of the stream")
+            await comes_about(lambda: source.status.failures, "the end of the stream")
             reasons.add(source.status.reason)
-            await until(lambda: source.status.counters["streams"] > 1, "another stream")
+            await comes_about(lambda: source.status.counters["streams"] > 1, "another stream")
         assert all(reason in found for found in reasons)
 
 
@@ -521,9 +497,9 @@ async def test_a_second_beginning_within_a_stream_is_refused() -> None:
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
         async with source.states():
-            await until(lambda: source.status.counters.get("states"), "a state")
+            await comes_about(lambda: source.status.counters.get("states"), "a state")
             await double.tell(subscribed()[0])
-            await until(lambda: source.status.failures, "a refusal")
+            await comes_about(lambda: source.status.failures, "a refusal")
             assert "begins a second time" in source.status.reason
 
 
@@ -533,7 +509,7 @@ async def test_a_stream_that_does_not_begin_with_a_state_is_none(first: Any) -> 
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
         async with source.states() as states:
-            await until(lambda: source.status.failures > 1, "failures")
+            await comes_about(lambda: source.status.failures > 1, "failures")
             assert "is no SUBSCRIBED" in source.status.reason or "begins without a state" in source.status.reason
             with trio.move_on_after(0.1):
                 pytest.fail(f"{await anext(states)} came of it")
@@ -560,7 +536,7 @@ async def test_an_agent_has_no_stream_of_events() -> None:
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url))
         async with source.states():
-            await until(lambda: source.status.failures, "a refusal")
+            await comes_about(lambda: source.status.failures, "a refusal")
             assert "answered 501" in source.status.reason
 
 
@@ -569,8 +545,8 @@ async def test_leaving_the_block_closes_the_stream() -> None:
     double.heartbeat_seconds = 0.02
     async with open_mesos_double(double):
         async with MesosSource(subscribe(double.url)).states():
-            await until(lambda: double.subscribers == 1, "a subscriber")
-        await until(lambda: double.subscribers == 0, "its end")
+            await comes_about(lambda: double.subscribers == 1, "a subscriber")
+        await comes_about(lambda: double.subscribers == 0, "its end")
 
 
 async def test_an_error_of_the_reader_comes_out_as_it_is() -> None:
@@ -587,9 +563,9 @@ async def test_a_label_that_should_be_written_otherwise_is_logged_once(caplog: p
     double.state = json.loads((DATA / "dcos-net-1.11.x" / "state2_ipv6.json").read_text())
     async with open_mesos_double(double):
         source = MesosSource(options(double.url))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             assert keys(await following()) == ["tcp://[fd01:d::1]:80"]
-            await until(lambda: source.status.counters["fetches"] > 3, "three more polls")
+            await comes_about(lambda: source.status.counters["fetches"] > 3, "three more polls")
         assert source.status.counters["warnings"] == 1
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "'fd01:d::1:80' is taken for [fd01:d::1]:80; write it with brackets" in record.message
@@ -600,7 +576,7 @@ async def test_a_stream_finds_agents_by_name_too() -> None:
     agent = events[0]["subscribed"]["get_state"]["get_agents"]["agents"][0]
     agent["agent_info"]["hostname"], agent["pid"] = "localhost", "slave(1)@localhost:5051"
     double = MesosDouble.master(events)
-    async with open_mesos_double(double), reading(MesosSource(subscribe(double.url))) as following:
+    async with open_mesos_double(double), states_of(MesosSource(subscribe(double.url))) as following:
         while not (state := await following()).vips:
             pass
         assert [backend.agent for vip in state.vips for backend in vip.backends] == ["127.0.0.1"]
@@ -618,7 +594,7 @@ async def test_a_state_that_takes_long_to_read_is_no_silence_of_the_server(monke
     double.heartbeat_seconds = 0.02
     async with open_mesos_double(double):
         source = MesosSource(subscribe(double.url, deadline_seconds=0.3))
-        async with reading(source) as following:
+        async with states_of(source) as following:
             while not (state := await following()).vips:
                 pass
             assert keys(state) == [str(WEB)]
