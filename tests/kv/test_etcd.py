@@ -384,9 +384,9 @@ async def test_a_lost_lease_is_replaced_and_all_is_said_again(way: str) -> None:
             await one.put_own("k0", b"2")
             assert seen(one)["k0"] == b"2"
         await eventually(lambda: one.metrics()["store_etcd_leases_lost_total"] == 1)  # else all may still look as before
-        await eventually(lambda: len(other.entries()) == 200)
+        await eventually(lambda: one.own() == seen(other))
         assert one.metrics()["store_etcd_leases_lost_total"] == 1
-        assert one.own() == seen(other)
+        assert len(one.own()) == 200
 
 
 async def test_of_two_processes_of_one_node_the_later_has_the_word() -> None:
