@@ -66,4 +66,4 @@ lint: ## style, types, layers
 	@$(VENV)/python -m tox -q -e lint,typing
 
 clean: ## what was built
-	rm -rf .venv .tox build dist *.egg-info pyminuteman/ipvs/_native*.so pyminuteman/ipvs/_native.c .coverage*
+	rm -rf .venv .tox build dist *.egg-info pyminuteman/*/_native*.so pyminuteman/*/_native.c .coverage*

@@ -19,12 +19,12 @@ command -v "$python" >/dev/null || die "python3 is missing: install it, or name 
     die "$("$python" --version) is too old: 3.11 or later is needed (PYTHON=... names another)"
 
 # 1. System packages
-packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux kmod iproute2 iptables ipvsadm"
+packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev libnl-route-3-dev user-mode-linux kmod iproute2 iptables ipvsadm"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     packages="$packages python3-dev"
 case $extra in
-dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg etcd-server" ;;
+dev) packages="$packages nftables clang libclang-rt-dev valgrind libc6-dbg etcd-server" ;;
 bench) packages="$packages valgrind libc6-dbg serf nftables etcd-server" ;;
 esac
 if command -v dpkg-query >/dev/null; then
@@ -62,8 +62,8 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 
 # 3. The package, built from C where its sources changed
-stamp=$(cat pyproject.toml setup.py pyminuteman/ipvs/_ffi_build.py csrc/*.[ch] | cksum | tr ' ' '-')
-if [ "$(cat "$venv/installed-$extra" 2>/dev/null)" = "$stamp" ] && ls pyminuteman/ipvs/_native*.so >/dev/null 2>&1; then
+stamp=$(cat pyproject.toml setup.py pyminuteman/*/_ffi_build.py csrc/*.[ch] | cksum | tr ' ' '-')
+if [ "$(cat "$venv/installed-$extra" 2>/dev/null)" = "$stamp" ] && ls pyminuteman/ipvs/_native*.so pyminuteman/host/_native*.so >/dev/null 2>&1; then
     say "pyminuteman[$extra] is built and installed"
 else
     say "building and installing pyminuteman[$extra]"

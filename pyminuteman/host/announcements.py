@@ -1,0 +1,126 @@
+"""VIP addresses on this host: what makes a packet to a VIP ours, so that it comes to IPVS.
+
+1. Only what is on our own device is looked at or touched; of routes, only those of our protocol number (77).
+2. To announce what is there, or withdraw what is not, is a success.
+3. One call to the kernel a batch, and each failure is told by address.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from errno import EACCES, EPERM
+from types import TracebackType
+from typing import Final, Self
+
+from pyminuteman.host.errors import HostSetupError
+from pyminuteman.host.links import Announce, Link, Links
+
+__all__ = ["DEVICE", "VIPAddresses"]
+
+DEVICE: Final = "minuteman"
+"""The device's name unless told otherwise: that of the predecessors, so that their tools still find it."""
+_SHOWN: Final = 3
+
+
+class VIPAddresses:
+    """The VIP addresses of one network namespace. Calls block for as long as the kernel does: make them in a worker thread.
+
+    Args:
+        netns: Path of the namespace; None for ours. Another takes CAP_SYS_ADMIN, for the moment of opening.
+        device: The device they are on; it is made by :class:`~pyminuteman.host.device.DummyDevice`, and taken for ours.
+        mode: As addresses, or as local routes.
+    """
+
+    def __init__(self, netns: str | None = None, device: str = DEVICE, mode: Announce = Announce.ADDRESS) -> None:
+        self.netns = netns
+        self.device = device
+        self.mode = mode
+        self._lock = threading.Lock()
+        self._links: Links | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing to do: the socket is opened when it is needed."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; addresses stay as they are. The next call opens it again."""
+        with self._lock:
+            self._drop()
+
+    def present(self) -> frozenset[str]:
+        """The addresses that are there, by the kernel; none when there is no such device.
+
+        Raises:
+            HostSetupError: The kernel could not be asked.
+        """
+        with self._lock:
+            try:
+                links = self._open()
+                link = links.get(self.device)
+                return frozenset() if link is None else links.addresses(self.mode, link)
+            except HostSetupError:
+                self._drop()
+                raise
+
+    def announce(self, new: Iterable[str]) -> None:
+        """Have packets to these addresses come to this host. Do it last, when IPVS and the firewall know of them.
+
+        Raises:
+            HostSetupError: There is no such device, or the kernel refused some; the others are there.
+            ValueError: One is no address.
+        """
+        self._change(new, add=True)
+
+    def withdraw(self, gone: Iterable[str]) -> None:
+        """Have packets to these addresses come here no more. Do it first, before IPVS forgets them.
+
+        Raises:
+            HostSetupError: The kernel refused some; the others are gone.
+            ValueError: One is no address.
+        """
+        self._change(gone, add=False)
+
+    def _change(self, addresses: Iterable[str], *, add: bool) -> None:
+        wanted = frozenset(addresses)
+        if not wanted:
+            return
+        with self._lock:
+            try:
+                links = self._open()
+                link = self._device(links) if add else links.get(self.device)
+                failed = {} if link is None else links.change(self.mode, link, wanted, add=add)
+            except HostSetupError:
+                self._drop()
+                raise
+        if failed:
+            some = ", ".join(f"{address}: {os.strerror(errno)}" for address, errno in sorted(failed.items())[:_SHOWN])
+            more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+            hint = "run as root, or with CAP_NET_ADMIN" if set(failed.values()) & {EPERM, EACCES} else ""
+            verb = "announced on" if add else "withdrawn from"
+            msg = f"{len(failed)} of {len(wanted)} addresses could not be {verb} {self.device}: {some}{more}"
+            raise HostSetupError("addresses", msg, hint)
+
+    def _device(self, links: Links) -> Link:
+        link = links.get(self.device)
+        if link is None:
+            hint = f"ip link add {self.device} type dummy && ip link set {self.device} up; or: minuteman doctor --fix"
+            raise HostSetupError("addresses", f"there is no device {self.device}", hint)
+        if not link.is_up:  # without that its addresses are nobody's
+            links.up(link)
+        return link
+
+    def _open(self) -> Links:
+        if self._links is None:
+            self._links = Links(self.netns)
+        return self._links
+
+    def _drop(self) -> None:
+        if self._links is not None:
+            self._links.close()
+            self._links = None

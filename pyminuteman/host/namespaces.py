@@ -1,0 +1,77 @@
+"""Doing something in another network namespace, without any thread of ours ever leaving its own.
+
+A thread is made, goes there, does it and ends. Programs it starts, sockets it opens and what it sees under ``/proc/sys/net`` and
+``/proc/thread-self/net`` are of that namespace; what is under ``/proc/net`` is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from errno import EINVAL, EPERM
+from typing import Final, TypeVar
+
+from pyminuteman.host.errors import HostSetupError
+
+__all__ = ["in_namespace"]
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
+
+
+def in_namespace(netns: str | None, work: Callable[[], T]) -> T:
+    """What ``work`` returns, or raises, in the network namespace at this path (None: in ours, in this very thread).
+
+    Raises:
+        HostSetupError: There is no such namespace, or we may not enter it: that takes CAP_SYS_ADMIN, beside CAP_NET_ADMIN in there.
+    """
+    if netns is None:
+        return work()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            enter(netns)
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=go, name="namespace", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def enter(netns: str) -> None:
+    """Move the calling thread there for good.
+
+    Raises:
+        HostSetupError: See :func:`in_namespace`.
+    """
+    try:
+        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise HostSetupError("namespace", f"network namespace {netns} cannot be opened: {reason}") from error
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+        if libc.setns(descriptor, _CLONE_NEWNET) == 0:
+            return
+        raise refused(netns, ctypes.get_errno())
+    finally:
+        os.close(descriptor)
+
+
+def refused(netns: str, errno: int) -> HostSetupError:
+    """The error for a namespace that could not be entered."""
+    hint = {
+        EPERM: "that takes CAP_SYS_ADMIN; CAP_NET_ADMIN alone is enough for our own namespace only",
+        EINVAL: "it is no network namespace",
+    }.get(errno, "")
+    return HostSetupError("namespace", f"network namespace {netns} cannot be entered: {os.strerror(errno)}", hint)
