@@ -29,6 +29,8 @@ class Engine(Protocol):
     """One way to have rules in the kernel. Every method may raise HostSetupError, and then changed nothing or a table as a whole."""
 
     name: str
+    place: str
+    """Where its rules are, in words."""
 
     def probe(self, parts: Parts) -> str:
         """Empty when it works, else why not."""
@@ -55,6 +57,7 @@ class NftEngine:
     """The table ``inet minuteman``, through ``nft``."""
 
     name = "nft"
+    place = "the table inet minuteman"
 
     def __init__(self, netns: str | None = None) -> None:
         self._netns = netns
@@ -111,6 +114,7 @@ class IPTablesEngine:
     """Chains ``MINUTEMAN-*``, through iptables-restore: for IPv4, and for IPv6 where that works too."""
 
     name = "iptables"
+    place = "chains called MINUTEMAN-*"
 
     def __init__(self, netns: str | None = None) -> None:
         self._netns = netns
@@ -248,19 +252,24 @@ class VIPFirewall:
             HostSetupError: The tool refused, or there is none.
         """
         with self._lock:
-            if self._known is None:
-                self._known = self.engine.read(self.parts)
+            self._look()
             return self._bring(wanted)
 
     def admit(self, more: Listed) -> bool:
         """Have these listed besides what is: before IPVS and the addresses know of them."""
-        return self.set_to((self._known or NOTHING) | more)
+        with self._lock:
+            self._look()
+            return self._bring((self._known or NOTHING) | more)
 
     def remove(self) -> bool:
         """Take all of it away; whether there was anything."""
         with self._lock:
             self._known = None
             return self.engine.remove()
+
+    def _look(self) -> None:
+        if self._known is None:
+            self._known = self.engine.read(self.parts)
 
     def _bring(self, wanted: Listed) -> bool:
         known = self._known

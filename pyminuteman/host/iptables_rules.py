@@ -20,7 +20,19 @@ from typing import Final
 from pyminuteman.addresses import format_address, parse_address
 from pyminuteman.host.filtering import Listed, Parts, Port, family_of
 
-__all__ = ["COMMENT", "JUMPS", "PROBE_CHAIN", "SavedRules", "install", "is_whole", "listed", "parse_saved", "probe", "remove", "update"]
+__all__ = [
+    "COMMENT",
+    "JUMPS",
+    "PROBE_CHAIN",
+    "SavedRules",
+    "install",
+    "is_whole",
+    "listed",
+    "parse_saved",
+    "probe",
+    "remove",
+    "update",
+]
 
 COMMENT: Final = "minuteman"
 """Of the rules in chains that are not ours."""
@@ -80,7 +92,9 @@ def _last_rules(version: int) -> list[str]:
 
 
 def _text(tables: Mapping[str, Iterable[str]]) -> str:
-    return "".join(f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n" for table, lines in tables.items() if lines)
+    return "".join(
+        f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n" for table, lines in tables.items() if lines
+    )
 
 
 def install(version: int, content: Listed, parts: Parts, there: SavedRules) -> str:
@@ -88,22 +102,22 @@ def install(version: int, content: Listed, parts: Parts, there: SavedRules) -> s
     tables: dict[str, list[str]] = {"nat": [], "filter": []}
     for table, lines in tables.items():
         wanted = _wanted(table, parts)
-        lines += [f":{chain} - [0:0]" for chain in wanted]  # made, or emptied
-        lines += _without_jumps(table, there)
-        lines += [
+        lines.extend(f":{chain} - [0:0]" for chain in wanted)  # made, or emptied
+        lines.extend(_without_jumps(table, there))
+        lines.extend(
             f"-I {chain} 1 {rule}" for chain, rule in JUMPS[table] if any(rule.endswith(f"-j {ours}") for ours in wanted)
-        ]
+        )
     if parts.masquerade:
         tables["nat"].append(f"-A {_MASQUERADE} {_IPVS}")
     if parts.guard:
         tables["filter"] += [f"-A {_SERVICES} {rule}" for rule in _last_rules(version)]
     for table, lines in _changes(version, content, "-I", parts).items():
         tables[table] += lines
-    for table, lines in tables.items():  # chains of parts that are no longer wanted
+    for table, text in tables.items():  # chains of parts that are no longer wanted
         for chain in there.get(table, {}):
             if chain in _CHAINS[table] and chain not in _wanted(table, parts):
-                lines.insert(0, f"-F {chain}")
-                lines.append(f"-X {chain}")
+                text.insert(0, f"-F {chain}")
+                text.append(f"-X {chain}")
     return _text(tables)
 
 
@@ -182,7 +196,9 @@ def is_whole(version: int, saved: SavedRules, parts: Parts) -> bool:
             if any(rule.endswith(f"-j {ours}") for ours in wanted) and there.get(chain, [""])[:1] != [rule]:
                 return False
     # iptables-legacy-save leaves "--ipvs" out where it follows from what is behind it.
-    if parts.masquerade and [rule.replace(" --ipvs ", " ") for rule in saved["nat"][_MASQUERADE]] != [_IPVS.replace(" --ipvs ", " ")]:
+    if parts.masquerade and [rule.replace(" --ipvs ", " ") for rule in saved["nat"][_MASQUERADE]] != [
+        _IPVS.replace(" --ipvs ", " ")
+    ]:
         return False
     last = _last_rules(version)
     return not parts.guard or saved["filter"][_SERVICES][-len(last) :] == last
@@ -203,4 +219,4 @@ def listed(saved: SavedRules) -> Listed:
 
 
 def _destination(rule: str) -> str:
-    return format_address(parse_address(rule.split()[1].split("/")[0])[1])
+    return format_address(parse_address(rule.split()[1].split("/", maxsplit=1)[0])[1])

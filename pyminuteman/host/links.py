@@ -68,7 +68,9 @@ class Links:
             from pyminuteman.host._native import ffi, lib  # noqa: PLC0415 - the pure parts work without libnl
         except ImportError as error:
             msg = f"the C module cannot be loaded ({error})"
-            raise HostSetupError("device", msg, "install libnl-3-200 and libnl-route-3-200, or build it: pip install .") from error
+            raise HostSetupError(
+                "device", msg, "install libnl-3-200 and libnl-route-3-200, or build it: pip install ."
+            ) from error
         self._ffi, self._lib = ffi, lib
         self._socket: Any = None
         out = ffi.new("struct pmm_route_socket **")

@@ -49,7 +49,8 @@ def install(content: Listed, parts: Parts) -> list[Command]:
     for name, hook, rules in _chains(parts):
         commands.append({"add": {"chain": {**_PLACE, "name": name, **hook}}})
         commands += [
-            {"add": {"rule": {**_PLACE, "chain": name, "expr": expression, "comment": comment}}} for comment, expression in rules
+            {"add": {"rule": {**_PLACE, "chain": name, "expr": expression, "comment": comment}}}
+            for comment, expression in rules
         ]
     return commands + _elements("add", content)
 
@@ -145,8 +146,8 @@ _L4: Final = {"meta": {"key": "l4proto"}}
 def _chains(parts: Parts) -> Iterable[Chain]:
     chains: list[Chain] = []
     if parts.bypass:
-        for hook in ("prerouting", "output"):
-            chains.append((f"bypass_{hook}", _hook("nat", hook, -101), [_bypass(version) for version in (4, 6)]))
+        rules = [_bypass(version) for version in (4, 6)]
+        chains += [(f"bypass_{hook}", _hook("nat", hook, -101), rules) for hook in ("prerouting", "output")]
     if parts.masquerade:
         chains.append(("masquerade", _hook("nat", "postrouting", 100), [_masquerade(version) for version in (4, 6)]))
     if parts.guard:
