@@ -1,0 +1,41 @@
+"""What this process may do, and what it misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pyminuteman.host.capabilities import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, effective
+from pyminuteman.host.findings import Finding, Severity
+
+__all__ = ["check_rights"]
+
+_WHY_ADMIN: Final = "IPVS, addresses, routes, packet filter and net.* settings take CAP_NET_ADMIN, and nothing more; without it IPVS cannot even be read"
+_WHY_RAW: Final = "iptables-legacy opens a raw socket, which takes CAP_NET_RAW; nft does not"
+_WHY_SYS: Final = "entering another network namespace (containers', --netns) takes CAP_SYS_ADMIN; our own namespace does not"
+
+
+def check_rights(*, iptables: bool = False, namespaces: bool = False) -> Iterable[Finding]:
+    """By the capabilities in effect.
+
+    Args:
+        iptables: Whether rules go through iptables.
+        namespaces: Whether other network namespaces are to be served.
+    """
+    held = effective()
+    if CAP_NET_ADMIN in held:
+        yield Finding("rights.net_admin", Severity.OK, "CAP_NET_ADMIN is there", _WHY_ADMIN)
+    else:
+        fix = "run as root, or AmbientCapabilities=CAP_NET_ADMIN in the service's unit"
+        yield Finding("rights.net_admin", Severity.ERROR, "CAP_NET_ADMIN is missing", _WHY_ADMIN, fix)
+    if iptables:
+        yield _right("rights.net_raw", "CAP_NET_RAW", CAP_NET_RAW in held, _WHY_RAW, Severity.ERROR)
+    severity = Severity.ERROR if namespaces else Severity.INFO
+    yield _right("rights.sys_admin", "CAP_SYS_ADMIN", CAP_SYS_ADMIN in held, _WHY_SYS, severity)
+
+
+def _right(identity: str, name: str, held: bool, why: str, severity: Severity) -> Finding:
+    if held:
+        return Finding(identity, Severity.OK, f"{name} is there", why)
+    fix = "" if severity is Severity.INFO else f"run as root, or add {name} to AmbientCapabilities in the service's unit"
+    return Finding(identity, severity, f"{name} is missing", why, fix)
