@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,27 +82,27 @@ _PATH: Final = click.Path(path_type=Path)
               help="For each attempt to reach a member.")  # fmt: skip
 @output("text", "json")
 @pass_application
-def doctor_command(
-    application: Application, *, fixing: bool, undoing: bool, everything: bool, form: str, **options: Any
-) -> int:
+def doctor_command(application: Application, /, **options: Any) -> int:
     """Look at all that VIPs need of this host, say what is wrong and why it matters; with --fix, put it right."""
-    if fixing and undoing:
+    if options["fixing"] and options["undoing"]:
         raise click.UsageError("give --fix or --undo, not both")
     if options["insecure"] and options["key_file"]:
         raise click.UsageError("a cluster has a key, or is run --insecure")
     patient = _patient(options)
-    if undoing:
+    if options["undoing"]:
         undone = undo(patient)
         say([f"taken back: {name}" for name in undone] or "there was nothing to take back")
         return exit_codes.OK
-    done = fix(patient) if fixing else []
+    done = fix(patient) if options["fixing"] else []
     findings = list(examine(patient))
-    if form == "json":
+    if options["form"] == "json":
         out_json({"version": 1, "fixed": done}, "findings", (found.plain() for found in findings))
     else:
         say([f"done: {line}" for line in done])
         _show(
-            findings, everything=everything, color=wants_color(click.get_text_stream("stdout"), no_color=application.no_color)
+            findings,
+            everything=options["everything"],
+            color=wants_color(sys.stdout, no_color=application.no_color),
         )
     return _code(findings)
 
@@ -134,7 +135,7 @@ def _show(findings: Sequence[Finding], *, everything: bool, color: bool) -> None
     for found in findings:
         if found.ok and not everything and not (found.severity is Severity.INFO and found.fix):
             continue
-        word = click.style(f"{found.severity.value:<7}", fg=_COLORS[found.severity], bold=not found.ok)
+        word = click.style(f"{found.severity.value:<7}", fg=_COLORS[found.severity], bold=None if found.ok else True)
         lines = [f"{word}  {clean(found.what)}  [{found.id}]"]
         if not found.ok or everything:
             lines.append(f"         why: {clean(found.why)}")
