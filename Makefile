@@ -7,6 +7,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
+        $(addprefix pyminuteman/host/,errors.py filtering.py findings.py iptables_rules.py nft_table.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
         plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
