@@ -101,7 +101,11 @@ class VIPAddresses:
         if failed:
             some = ", ".join(f"{address}: {os.strerror(errno)}" for address, errno in sorted(failed.items())[:_SHOWN])
             more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
-            hint = "run as root, or with CAP_NET_ADMIN" if set(failed.values()) & {EPERM, EACCES} else ""
+            hints = {
+                EPERM: "run as root, or with CAP_NET_ADMIN",
+                EACCES: f"IPv6 is switched off there: sysctl -w net.ipv6.conf.{self.device}.disable_ipv6=0",
+            }
+            hint = next((text for errno, text in hints.items() if errno in failed.values()), "")
             verb = "announced on" if add else "withdrawn from"
             msg = f"{len(failed)} of {len(wanted)} addresses could not be {verb} {self.device}: {some}{more}"
             raise HostSetupError("addresses", msg, hint)
