@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, TypeVar
 
 import pytest
 
@@ -69,3 +71,43 @@ def greeting(address: str, port: int, timeout: float = 3.0) -> str:
         return "timeout"
     except OSError as error:
         return type(error).__name__
+
+
+T = TypeVar("T")
+
+
+class Inside:
+    """A network namespace that a thread of its own holds, with ``lo`` up; work is handed to that thread."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._hold)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(lambda: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._work.put(None)
+        self._thread.join()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, or raises, in there. Sockets, processes and threads that it makes belong there."""
+        result: Future[T] = Future()
+
+        def carry_out() -> None:
+            try:
+                result.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - the other thread's
+                result.set_exception(error)
+
+        self._work.put(carry_out)
+        return result.result(60)
+
+    def _hold(self) -> None:
+        fresh_network_namespace()
+        self.path = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        while (work := self._work.get()) is not None:
+            work()
