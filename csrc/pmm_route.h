@@ -13,7 +13,8 @@
 /* How a virtual address is made this host's own. */
 enum pmm_vip_mode {
 	PMM_VIP_ADDRESS = 0, /* /32 or /128 on the device */
-	PMM_VIP_ROUTE = 1    /* "local VIP dev DEVICE scope host table local"; IPv6: there on lo, and in the main table on the device */
+	PMM_VIP_ROUTE =
+		1 /* "local VIP dev DEVICE scope host table local"; IPv6: there on lo, and in the main table on the device */
 };
 
 struct pmm_vip {

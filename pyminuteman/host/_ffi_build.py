@@ -29,9 +29,9 @@ ffibuilder.cdef(re.sub(r"(?m)^#.*$", "", (ROOT / "csrc/pmm_route.h").read_text()
 ffibuilder.set_source(
     "pyminuteman.host._native",
     '#include "pmm_route.h"',
-    sources=["csrc/pmm_route.c"],
+    sources=["csrc/pmm_route.c", "csrc/pmm_route_list.c", "csrc/pmm_route_socket.c"],
     include_dirs=["csrc"],
-    depends=["csrc/pmm_route.h"],
+    depends=["csrc/pmm_route.h", "csrc/pmm_route_internal.h"],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", *pkg_config("--cflags")],
     extra_link_args=pkg_config("--libs"),
     py_limited_api=True,

@@ -28,10 +28,11 @@ def test_a_source_compiles_without_a_warning(tmp_path: Path, compiler: str, sour
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_header_stands_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["pmm_ipvs.h", "pmm_route.h"])
+def test_the_header_stands_alone(tmp_path: Path, header: str) -> None:
     """As C99 with pedantry, included twice: no kernel or libnl header is needed."""
     alone = tmp_path / "alone.c"
-    alone.write_text('#include "pmm_ipvs.h"\n#include "pmm_ipvs.h"\nint alone;\n')
+    alone.write_text(f'#include "{header}"\n#include "{header}"\nint alone;\n')
     command = [tool("gcc"), "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}", "-c", str(alone)]
     done = subprocess.run([*command, "-o", str(tmp_path / "alone.o")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

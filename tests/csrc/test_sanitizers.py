@@ -24,6 +24,7 @@ SUITES = [
     "tests/contracts/test_table_backend.py",
     "tests/contracts/test_statistics_and_control.py",
     "tests/csrc/test_boundary.py",
+    "tests/host/test_announcements.py",
 ]
 
 
@@ -35,15 +36,15 @@ def preload(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C module, built with sanitizers, beside the tree and not in it."""
+    """Where the C modules are, built with sanitizers, beside the tree and not in it."""
     preload("libasan.so")
     place = tmp_path_factory.mktemp("sanitized")
     environment = os.environ | {"CFLAGS": SANITIZE, "CC": tool("gcc"), "LDFLAGS": "-fsanitize=address,undefined"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(place), "--build-temp", str(place / "temp")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (module,) = place.rglob("_native*.so")
-    return module
+    assert len(list(place.rglob("_native*.so"))) == 2
+    return place
 
 
 def test_no_sanitizer_has_anything_to_report(sanitized: Path) -> None:
@@ -51,12 +52,12 @@ def test_no_sanitizer_has_anything_to_report(sanitized: Path) -> None:
         "LD_PRELOAD": f"{preload('libasan.so')} {preload('libubsan.so')}",
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "PMM_NATIVE_MODULE": str(sanitized),
+        "PMM_NATIVE_MODULES": str(sanitized),
         "HYPOTHESIS_PROFILE": "sanitizer",
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.support.other_native", "-p", "no:cacheprovider"]
-    command += ["-m", "not kernel", "-k", "puppet or misbehaviour or boundary", *SUITES]
+    command += ["-m", "not kernel", "-k", "puppet or misbehaviour or boundary or announcements", *SUITES]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert "passed" in done.stdout
@@ -64,9 +65,10 @@ def test_no_sanitizer_has_anything_to_report(sanitized: Path) -> None:
     assert "runtime error" not in done.stdout + done.stderr
 
 
-def test_the_sanitized_module_is_the_one_that_was_tested(sanitized: Path) -> None:
-    symbols = subprocess.run([tool("nm", "binutils"), "-D", str(sanitized)], capture_output=True, text=True, check=True)
-    assert "__asan_init" in symbols.stdout
+def test_the_sanitized_modules_are_those_that_were_tested(sanitized: Path) -> None:
+    for module in sanitized.rglob("_native*.so"):
+        symbols = subprocess.run([tool("nm", "binutils"), "-D", str(module)], capture_output=True, text=True, check=True)
+        assert "__asan_init" in symbols.stdout
 
 
 def test_the_decoder_takes_whatever_a_fuzzer_thinks_of_in_some_seconds(tmp_path: Path) -> None:

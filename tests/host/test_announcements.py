@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ def vips(mode: Announce) -> Iterator[VIPAddresses]:
 
 
 def routed(address: str) -> str:
-    done = subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=False)
+    environment = os.environ | {"LD_PRELOAD": ""}  # under a sanitizer: ip has leaks of its own
+    done = subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=False, env=environment)
     return done.stdout.split()[0] if done.stdout else "unreachable"
 
 
