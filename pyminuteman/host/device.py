@@ -68,7 +68,7 @@ class DummyDevice:
 
 
 class AnnouncementStep:
-    """VIP addresses: what is there that is no VIP of ours any more is for the daemon to withdraw; here they are only taken back."""
+    """VIP addresses. The device is ours, so whoever keeps it withdraws all that is no VIP; what was there before us is restored at the end."""
 
     name = "addresses"
 
@@ -88,20 +88,17 @@ class AnnouncementStep:
             before = dict.fromkeys(sorted(self._addresses.present()), "there")
             self._journal.remember(namespace, self.name, {"mode": self._addresses.mode.name, **before})
 
-    def before(self) -> frozenset[str]:
-        """Those that were there before our first one; they are not ours to withdraw."""
-        return frozenset(self._journal.recall(namespace_id(self._addresses.netns), self.name)) - {"mode"}
-
     def apply(self) -> None:
         """See :class:`~pyminuteman.host.steps.HostStep`: nothing to do before there are VIPs."""
 
     def undo(self) -> bool:
-        """See :class:`~pyminuteman.host.steps.HostStep`: withdraw all but those that were there before us."""
+        """See :class:`~pyminuteman.host.steps.HostStep`: just those that were there before us."""
         namespace = namespace_id(self._addresses.netns)
         before = self._journal.recall(namespace, self.name)
         if not before:
             return False
-        ours = self._addresses.present() - before.keys()
-        self._addresses.withdraw(ours)
+        there, earlier = self._addresses.present(), before.keys() - {"mode"}
+        self._addresses.withdraw(there - earlier)
+        self._addresses.announce(earlier - there)
         self._journal.forget(namespace, self.name)
-        return bool(ours)
+        return there != earlier

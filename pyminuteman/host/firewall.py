@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Final, Literal, Protocol
 
@@ -22,6 +23,7 @@ __all__ = ["Engine", "EngineName", "IPTablesEngine", "NftEngine", "VIPFirewall",
 EngineName = Literal["auto", "nft", "iptables"]
 STEP: Final = "firewall"
 _VARIANTS: Final = ("", "-legacy", "-nft")
+_NFT_PLACE: Final = re.compile(r"internal:0:0(?:-0:)?")
 _XTABLES_LOCK: Final = "/run/xtables.lock"
 
 
@@ -107,7 +109,11 @@ class NftEngine:
     def _say(self, commands: list[nft_table.Command]) -> str | None:
         # nft opens /dev/stdin for "-", which is missing in some containers.
         answer = run(["nft", "-j", "-f", "/proc/self/fd/0"], stdin=json.dumps({"nftables": commands}), netns=self._netns)
-        return None if answer.ok else answer.error or f"it ended with {answer.code}"
+        if answer.ok:
+            return None
+        # One complaint for each command, with a place in JSON that nobody has seen.
+        said = [text.strip() for text in _NFT_PLACE.split(answer.error.replace("Error: ", ""))]
+        return "; ".join(dict.fromkeys(filter(None, said))) or f"it ended with {answer.code}"
 
 
 class IPTablesEngine:

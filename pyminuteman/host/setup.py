@@ -268,7 +268,7 @@ class HostSetup:
         if self.addresses is None:
             return
         known = self._present()
-        if gone := known - wanted - self._before_us():
+        if gone := known - wanted:
             self._known.addresses = None
             self.addresses.withdraw(gone)
             self._known.addresses = known - gone
@@ -302,6 +302,3 @@ class HostSetup:
             assert self.addresses is not None  # noqa: S101 - the callers have looked
             self._known.addresses = self.addresses.present()
         return self._known.addresses
-
-    def _before_us(self) -> frozenset[str]:
-        return frozenset() if self._announcements is None else self._announcements.before()

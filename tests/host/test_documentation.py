@@ -17,7 +17,9 @@ def identities() -> set[str]:
     found: set[str] = set()
     for path in SOURCES:
         text = path.read_text()
-        texts = re.findall(r'(?:Finding\(\s*|identity = |_finding\(\s*|_right\(\s*|\("gossip[^"]*", )f?"([a-z_.]+[^" ]*)"', text)
+        texts = re.findall(
+            r'(?:Finding\(\s*|identity = |_finding\(\s*|_right\(\s*|\("gossip[^"]*", )f?"([a-z_.]+[^" ]*)"', text
+        )
         found |= {re.sub(r"\{[^}]*\}", "NAME", one) for one in texts if "." in one or one == "managers"}
     return found
 
