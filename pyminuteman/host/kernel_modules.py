@@ -73,6 +73,11 @@ def check_schedulers(names: Sequence[str], netns: str | None = None) -> list[Fin
         try:
             service = Service.tcp(*_PROBE, scheduler=name)
             with IPVSTable(scope=Scope.services([service.key]), netns=netns) as table:
+                if service.key.packed in table.snapshot().entries:  # somebody's after all
+                    findings.append(
+                        Finding(identity, Severity.INFO, f"{name} was not tried: {service.key} is there", _WHY_SCHEDULER)
+                    )
+                    continue
                 try:
                     table.converge({service: []})
                 finally:

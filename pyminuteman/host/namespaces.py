@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from pyminuteman.host.errors import HostSetupError
 
-__all__ = ["in_namespace"]
+__all__ = ["in_namespace", "in_own_thread"]
 
 T = TypeVar("T")
 
@@ -30,17 +30,26 @@ def in_namespace(netns: str | None, work: Callable[[], T]) -> T:
     """
     if netns is None:
         return work()
+
+    def go() -> T:
+        enter(netns)
+        return work()
+
+    return in_own_thread(go)
+
+
+def in_own_thread(work: Callable[[], T]) -> T:
+    """What ``work`` returns, or raises, in a thread that is made for it: what it changes of itself (namespace, rights) ends with it."""
     results: list[T] = []
     errors: list[BaseException] = []
 
     def go() -> None:
         try:
-            enter(netns)
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             errors.append(error)
 
-    thread = threading.Thread(target=go, name="namespace", daemon=True)
+    thread = threading.Thread(target=go, name="errand", daemon=True)
     thread.start()
     thread.join()
     if errors:

@@ -278,6 +278,8 @@ class HostSetup:
             return
         known = self._present()
         if new := wanted - known:
+            if self._announcements is not None:
+                self._announcements.remember()
             self._known.addresses = None
             self.addresses.announce(new)
             self._known.addresses = known | new

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from pyminuteman.host.capabilities import CAP_NET_ADMIN, CAP_NET_RAW, make_ambient
-from pyminuteman.host.namespaces import in_namespace
+from pyminuteman.host.namespaces import in_namespace, in_own_thread
 
 __all__ = ["TIMEOUT_SECONDS", "Answer", "find", "run"]
 
@@ -52,7 +53,9 @@ def run(command: Sequence[str], *, stdin: str = "", netns: str | None = None, ex
     path = find(command[0])
     if path is None:
         return Answer(127, error=f"there is no {command[0]} on this machine")
-    return in_namespace(netns, lambda: _run([path, *command[1:]], stdin, extra or {}))
+    work = partial(_run, [path, *command[1:]], stdin, extra or {})
+    # Not in the caller's thread: the rights that are handed on are the thread's, and others' programs may be started from there, too.
+    return in_own_thread(work) if netns is None else in_namespace(netns, work)
 
 
 def _run(command: Sequence[str], stdin: str, extra: Mapping[str, str]) -> Answer:

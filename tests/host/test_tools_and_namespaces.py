@@ -91,3 +91,12 @@ def test_a_program_keeps_the_capability_of_one_who_is_not_root() -> None:
     if "Permission denied" in done.stderr:
         pytest.skip("this Python may not be started by others than root")
     assert int(done.stdout.split()[1], 16) == 1 << CAP_NET_ADMIN, done.stderr
+
+
+def test_the_thread_that_starts_a_program_keeps_its_rights_to_itself() -> None:
+    def held() -> list[str]:
+        return [line for line in Path("/proc/thread-self/status").read_text().splitlines() if line.startswith("Cap")]
+
+    before = held()
+    assert tools.run(["true"]).ok
+    assert held() == before

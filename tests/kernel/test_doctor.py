@@ -151,6 +151,12 @@ def test_a_scheduler_that_the_kernel_does_not_have(healthy: Doctor) -> None:
     healthy("--scheduler", "nosuch", expect=1)
 
 
+def test_a_service_of_somebody_at_the_place_for_trying_is_left_alone(doctor: Doctor) -> None:
+    ipvsadm("-A", "-t", "192.0.2.255:1", "-s", "sh")
+    assert doctor.findings("--scheduler", "rr")["kernel.scheduler.rr"]["severity"] == "info"
+    assert ipvsadm("-Sn") == "-A -t 192.0.2.255:1 -s sh\n"
+
+
 def test_a_look_changes_nothing(healthy: Doctor) -> None:
     ipvsadm("-A", "-t", "11.0.0.1:80", "-s", "rr")
     before = ipvsadm("-Sn"), rules(), healthy.state.joinpath("host-undo.json").read_bytes()
