@@ -101,13 +101,15 @@ def _header(status: Json, at: datetime) -> Markup:
     )
 
 
-def _figure(part: str, label: str, value: str | int, note: str | Markup) -> Markup:
+def _figure(part: str, label: str, value: str | int, note: str | Markup, *, live: bool = False) -> Markup:
+    """``live`` ones have no value but with JavaScript, and are not shown without it."""
     return element(
         "div",
         element("dt", label),
-        element("dd", element("strong", value), element("span", note, class_="note")),
+        element("dd", element("strong", f"{value:,}" if isinstance(value, int) else value), element("span", note, class_="note")),
         class_="figure",
         data_figure=part,
+        data_live="" if live else None,
     )
 
 
@@ -121,8 +123,8 @@ def _figures(status: Json, backends: Json) -> Markup:
         _figure(
             "vips", "Virtual IPs", len(backends["vips"]), backend_counts(b for vip in backends["vips"] for b in vip["backends"])
         ),
-        _figure("connections", "Connections", "-", "per second"),
-        _figure("traffic", "Traffic", "-", "bytes per second"),
+        _figure("connections", "Connections", "-", "per second", live=True),
+        _figure("traffic", "Traffic", "-", "per second", live=True),
         _figure("kernel", "Kernel", sum(row["destinations"] for row in kernel), "destinations in its table"),
         class_="figures",
         data_part="figures",

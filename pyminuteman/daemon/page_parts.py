@@ -59,7 +59,7 @@ def symbols() -> Markup:
         "round": element("circle", r=6),
         "ring": element("circle", r=5, class_="line"),
         "triangle": element("path", d="M0-7 7 6H-7Z"),
-        "cross": element("path", d="M-6-6H6V6H-6ZM-3-3 3 3M3-3-3 3", class_="crossed"),
+        "cross": Markup(element("path", d="M-6-6H6V6H-6Z") + element("path", d="M-2.8-2.8 2.8 2.8M2.8-2.8-2.8 2.8", class_="cut")),
         "pause": Markup(element("circle", r=6, class_="line") + element("path", d="M-2-3V3M2-3V3", class_="line")),
         "dot": element("circle", r=3),
     }
@@ -70,7 +70,7 @@ def symbols() -> Markup:
 def mark(word: str, text: str | None = None) -> Markup:
     """The shape of a state and its word (or another text)."""
     known = word if word in SHAPES else "note"
-    shape = element("svg", element("use", href=f"#shape-{SHAPES[known]}"), viewbox=_VIEW, aria_hidden="true")
+    shape = element("svg", element("use", href=f"#shape-{SHAPES[known]}", x=-8, y=-8, width=16, height=16), viewbox=_VIEW, aria_hidden="true")
     return element("span", shape, element("span", word if text is None else text), class_=f"mark is-{known}")
 
 
@@ -94,16 +94,13 @@ def _row(cells: Sequence[Child], kinds: Sequence[str | None]) -> Markup:
 def _table(caption: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Child]], left_out: int = 0) -> Markup:
     """``columns`` are titles with their classes; each cell of a row has its column's class."""
     head = element("tr", *(element("th", title, scope="col", class_=kind or None) for title, kind in columns))
-    body = [
-        element("tr", *(element("td", cell, class_=kind or None) for cell, (_, kind) in zip(row, columns, strict=True)))
-        for row in rows
-    ]
+    body = [_row(row, [kind or None for _, kind in columns]) for row in rows]
     if left_out:
         body.append(
             element("tr", element("td", f"and {left_out} more, which the API has", colspan=len(columns), class_="empty"))
         )
     table = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return element("div", table, class_="scroll")
 
 
 def problem_list(status: Json) -> Markup:
@@ -120,10 +117,10 @@ def _weight(backend: Json) -> Child:
     return element("span", element("strong", backend["effective_weight"]), " of ", str(backend["weight"]))
 
 
-def why(backend: Json) -> str:
+def _why(backend: Json) -> str:
     """Why a backend is as it is, in one line; empty when there is nothing to say."""
-    parts = [backend["reason"], backend["detail"]]
     drain = backend["drain"]
+    parts = ["" if drain is not None and backend["reason"] == "drained" else backend["reason"], backend["detail"]]
     if drain is not None:
         parts.append(f"drained by {drain['by']}: {drain['reason']}" if drain["reason"] else f"drained by {drain['by']}")
     health = backend["health"]
@@ -148,7 +145,7 @@ def backend_table(backends: Iterable[Json], left_out: int = 0) -> Markup:
                 backend["node"],
                 _weight(backend),
                 mark(backend["state"]),
-                why(backend),
+                _why(backend),
                 "-" if connections is None else str(connections["active"]),
             )
         )
@@ -209,7 +206,7 @@ def event_list(events: Iterable[Json]) -> Markup:
     ]
     if not lines:
         return element("p", "None yet.", class_="empty")
-    return element("ol", *lines, class_="events", tabindex=0, aria_label="Events, the newest first")
+    return element("ol", *lines, class_="events", aria_label="Events, the newest first")
 
 
 def sources_table(sources: Iterable[Json]) -> Markup:

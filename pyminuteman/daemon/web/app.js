@@ -12,10 +12,12 @@ import { VIPs } from "./vips.js";
 
 const STATISTICS_MS = 2000;
 const ALL_MS = 30000;
+const GAP_MS = 5 * STATISTICS_MS; // after which the pictures begin anew: they have no other measure of time than their samples
 const THEMES = { system: "System", light: "Light", dark: "Dark" };
 const THEME_KEY = "minuteman-theme";
 const URLS = { status: "v1/status", members: "v1/members", topology: "v1/topology", backends: "v1/backends", statistics: "v1/statistics" };
 
+let sampledAt = -Infinity;
 const overview = new Overview();
 const graph = new Graph();
 const vips = new VIPs();
@@ -35,6 +37,9 @@ const show = {
     vips.update(data);
   },
   statistics: (data) => {
+    const now = performance.now();
+    if (now - sampledAt > GAP_MS) for (const shown of [overview, vips]) shown.forget();
+    sampledAt = now;
     overview.live(data);
     vips.live(data);
   },
@@ -112,4 +117,3 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) feeds.hurry();
 });
 addEventListener("online", () => feeds.hurry());
-document.documentElement.classList.add("scripted");

@@ -47,7 +47,7 @@ export function setText(element, value) {
 }
 
 export function mark(word, text = word) {
-  const made = h("span", {}, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("use")), h("span"));
+  const made = h("span", {}, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("use", { x: -8, y: -8, width: 16, height: 16 })), h("span"));
   setMark(made, word, text);
   return made;
 }
@@ -96,12 +96,20 @@ export function tools(name) {
   return document.querySelector(`[data-tools="${name}"]`);
 }
 
-// A table that is scrolled in its own frame, with a caption for those who hear it. Returns [frame, body].
+// A table with a caption for those who hear it, in a frame that scrolls, and is a stop for Tab, where the table is too wide for it.
+// Returns [frame, body].
 export function table(caption, columns) {
   const body = h("tbody");
   const head = h("tr", {}, ...columns.map(([title, kind]) => h("th", { scope: "col", class: kind || null }, title)));
   const made = h("table", {}, h("caption", {}, caption), h("thead", {}, head), body);
-  return [h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, made), body];
+  const frame = h("div", { class: "scroll" }, made);
+  new ResizeObserver(() => {
+    const scrolls = frame.scrollWidth > frame.clientWidth;
+    set(frame, "tabindex", scrolls ? 0 : null);
+    set(frame, "role", scrolls ? "region" : null);
+    set(frame, "aria-label", scrolls ? caption : null);
+  }).observe(frame);
+  return [frame, body];
 }
 
 // Like keyed, for rows of a table: `cells(item)` gives one text, element or null for each column. A cell is written again only when its

@@ -7,6 +7,9 @@ export const natural = (one, other) => collator.compare(one, other) || (one < ot
 
 const UNITS = ["", " k", " M", " G", " T"];
 
+// All digits, for what is counted: 12, 1,000
+export const whole = (number) => number.toLocaleString("en");
+
 // Three digits at most: 0, 0.4, 12, 345, 1.2 k, 3.4 M
 export function count(number, step = 1000) {
   if (!Number.isFinite(number)) return "-";
@@ -33,7 +36,7 @@ export function when(moment) {
   const at = new Date(moment);
   if (Number.isNaN(at.getTime())) return "-";
   const today = at.toDateString() === new Date().toDateString();
-  return today ? clock(at) : `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${clock(at)}`;
+  return today ? clock(at) : `${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${clock(at)}`;
 }
 
 export function age(seconds) {

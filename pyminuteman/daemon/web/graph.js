@@ -4,11 +4,12 @@
 // in words beside it. The table of members says the same, and more.
 
 import { h, keyed, mark, part, set, setText } from "./dom.js";
-import { count, natural, plural, when } from "./format.js";
+import { natural, plural, when } from "./format.js";
 import { Layout } from "./layout.js";
 
 const LABELLED_MOST = 60; // nodes; above, only the remarkable ones have their names beside them
 const ZOOM_MOST = 2.2;
+const STRETCH_MOST = 1.6; // one axis against the other: the frame is wider than high, and distances mean nothing
 const STATES = ["alive", "suspect", "down", "left"];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -17,7 +18,7 @@ const sizeFor = (number) => (number <= 12 ? 22 : number <= LABELLED_MOST ? 16 : 
 export class Graph {
   constructor() {
     this.layout = new Layout();
-    this.view = null; // [scale, x, y]: from the layout's plane to the screen
+    this.view = null; // [scale of x, of y, x, y]: from the layout's plane to the screen
     this.frame = 0;
     this.drawn = false;
     this.chosen = null;
@@ -45,12 +46,18 @@ export class Graph {
     this.order = [...this.known.keys()].sort((one, other) => natural(this.known.get(one).name, this.known.get(other).name));
     this.size = sizeFor(this.known.size);
     if (!this.known.has(this.chosen)) this.chosen = null;
-    const nodes = [...topology.nodes];
+    // Later ones are drawn above: those that one looks for.
+    const nodes = topology.nodes.toSorted((one, other) => this.rank(one) - this.rank(other) || (one.id < other.id ? -1 : 1));
+    this.svg.classList.toggle("many", nodes.length > LABELLED_MOST);
     this.moved = this.layout.update(nodes, topology.links) || this.moved;
     if (this.moved) performance.mark("graph-changed");
     keyed(this.marks, nodes, (node) => node.id, (node) => this.make(node), (made, node) => this.dress(made, node));
     this.tell(topology);
     this.animate();
+  }
+
+  rank(node) {
+    return node.id === this.chosen ? 3 : node.id === this.me ? 2 : node.status !== "alive" || node.drained ? 1 : 0;
   }
 
   make(node) {
@@ -65,7 +72,6 @@ export class Graph {
     const [title, halo, shape, badge, label] = made.children;
     const size = this.size;
     const mine = node.id === this.me;
-    const remarkable = mine || node.status !== "alive" || node.drained || node.id === this.chosen;
     const known = STATES.includes(node.status) ? node.status : "note";
     set(made, "class", `node is-${known}${mine ? " me" : ""}${node.id === this.chosen ? " chosen" : ""}`);
     set(made, "aria-selected", node.id === this.chosen ? "true" : "false");
@@ -77,9 +83,9 @@ export class Graph {
     const small = Math.max(10, size * 0.6);
     set(badge, "href", node.drained ? "#shape-pause" : null);
     for (const [key, value] of Object.entries({ x: size / 4, y: -size / 4 - small, width: small, height: small })) set(badge, key, value);
-    const named = this.known.size <= LABELLED_MOST || remarkable;
+    const named = this.known.size <= LABELLED_MOST || this.rank(node) > 0;
     setText(label, named ? node.name : "");
-    set(label, "y", size / 2 + 15);
+    set(label, "y", size / 2 + (mine || node.id === this.chosen ? 19 : 15));
   }
 
   words(node) {
@@ -93,7 +99,7 @@ export class Graph {
   tell(topology) {
     const having = (state) => topology.nodes.filter((node) => node.status === state);
     const some = STATES.filter((state) => having(state).length);
-    const told = some.map((state) => mark(state, `${count(having(state).length)} ${state}`));
+    const told = some.map((state) => mark(state, `${having(state).length} ${state}`));
     const drained = topology.nodes.filter((node) => node.drained).length;
     if (drained) told.push(mark("drained", `${drained} drained`));
     told.push(h("span", { class: "mark is-me" }, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("circle", { r: 6 })), "this node"));
@@ -175,10 +181,11 @@ export class Graph {
     const [left, top, width, height] = this.layout.bounds;
     const box = this.list.getBoundingClientRect();
     const margin = this.size + 22;
-    const zoom = Math.min(ZOOM_MOST, (box.width - 2 * margin) / (width || 1), (box.height - 2 * margin) / (height || 1));
-    const scale = Math.max(zoom, 0.05);
-    const aim = [scale, box.width / 2 - (left + width / 2) * scale, box.height / 2 - (top + height / 2) * scale];
-    const far = this.view ? Math.max(...aim.map((value, at) => Math.abs(value - this.view[at]) / (at ? 1 : 0.01))) : 0;
+    const fitting = (room, size) => Math.min(Math.max((room - 2 * margin) / (size || 1), 0.05), ZOOM_MOST);
+    const [across, down] = [fitting(box.width, width), fitting(box.height, height)];
+    const [x, y] = [Math.min(across, down * STRETCH_MOST), Math.min(down, across * STRETCH_MOST)];
+    const aim = [x, y, box.width / 2 - (left + width / 2) * x, box.height / 2 - (top + height / 2) * y];
+    const far = this.view ? Math.max(...aim.map((value, at) => Math.abs(value - this.view[at]) / (at > 1 ? 1 : 0.01))) : 0;
     if (atOnce || !this.view || far < 0.5) {
       this.view = aim;
       return true;
@@ -188,8 +195,8 @@ export class Graph {
   }
 
   draw() {
-    const [scale, dx, dy] = this.view;
-    const at = (node) => [(node.x * scale + dx).toFixed(1), (node.y * scale + dy).toFixed(1)];
+    const [x, y, dx, dy] = this.view;
+    const at = (node) => [(node.x * x + dx).toFixed(1), (node.y * y + dy).toFixed(1)];
     let all = "";
     let near = "";
     for (const { source, target } of this.layout.links) {

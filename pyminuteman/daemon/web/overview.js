@@ -1,7 +1,7 @@
 // The figures at the top, what is wrong, the sources, the kernel and the host: what /v1/status says, in short.
 
 import { h, keyed, mark, part, rows, set, setText, table } from "./dom.js";
-import { age, bytes, count, plural, when } from "./format.js";
+import { age, bytes, count, plural, when, whole } from "./format.js";
 import { Series, draw, sparkline } from "./sparkline.js";
 
 const SOURCES = [["Source", ""], ["Place", "address"], ["State", ""], ["VIPs", "number"], ["Age", "number"], ["Why", "why"]];
@@ -63,7 +63,7 @@ export class Overview {
     this.problems.hidden = texts.length === 0;
     const numbers = status.members;
     const there = numbers.alive + numbers.suspect + numbers.down;
-    this.figures.members.show(there, counted(numbers, MEMBER_STATES), numbers.suspect + numbers.down > 0);
+    this.figures.members.show(whole(there), counted(numbers, MEMBER_STATES), numbers.suspect + numbers.down > 0);
     this.showKernel(status.kernel);
     this.showSources(status.sources);
     keyed(this.host, status.host, (step) => `${step.step} ${step.ok} ${step.reason}`, (step) => h("li", {}, mark(step.ok ? "done" : "failed", step.step), h("span", { class: "why" }, step.reason)));
@@ -73,7 +73,11 @@ export class Overview {
   backends(data) {
     const numbers = { in: 0, held: 0, out: 0 };
     for (const vip of data.vips) for (const backend of vip.backends) numbers[backend.state] += 1;
-    this.figures.vips.show(data.vips.length, counted(numbers, BACKEND_STATES) || "no backends", numbers.out + numbers.held > 0);
+    this.figures.vips.show(whole(data.vips.length), counted(numbers, BACKEND_STATES) || "no backends", numbers.out + numbers.held > 0);
+  }
+
+  forget() {
+    for (const one of [this.connections, this.traffic]) one[0] = new Series();
   }
 
   live(data) {
@@ -92,7 +96,7 @@ export class Overview {
     const destinations = tables.reduce((sum, row) => sum + row.destinations, 0);
     const wrong = tables.some((row) => row.error) ? "not written" : tables.some((row) => row.held_back) ? "a change is held back" : "";
     const tookMost = Math.max(0, ...tables.map((row) => row.last_sync_seconds ?? 0));
-    this.figures.kernel.show(count(destinations), wrong || `destinations; last write ${count(tookMost * 1000)} ms`, wrong !== "");
+    this.figures.kernel.show(whole(destinations), wrong || `destinations; last write ${count(tookMost * 1000)} ms`, wrong !== "");
     rows(this.kernel, KERNEL, tables, (row) => row.namespace, (row) => {
       const foreign = row.foreign.length ? `not ours, left alone: ${row.foreign.join(", ")}` : "";
       const written = row.last_sync_at === null ? "-" : h("time", { datetime: row.last_sync_at, title: row.last_sync_at }, when(row.last_sync_at));

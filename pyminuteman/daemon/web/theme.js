@@ -1,5 +1,6 @@
 // Runs before the page is drawn: the theme that was chosen here last, or else the system's. A classic script, for modules come too late.
 "use strict";
+document.documentElement.classList.add("scripted");
 {
   let chosen = null;
   try {

@@ -15,7 +15,7 @@ const COLUMNS = [
 ];
 
 export const reason = (backend) => {
-  const parts = [backend.reason, backend.detail];
+  const parts = [backend.drain && backend.reason === "drained" ? "" : backend.reason, backend.detail];
   if (backend.drain) parts.push(`drained by ${backend.drain.by}${backend.drain.reason ? `: ${backend.drain.reason}` : ""}`);
   if (backend.health && !backend.health.healthy && !parts.includes(backend.health.reason)) parts.push(backend.health.reason);
   return parts.filter(Boolean).join("; ");
@@ -222,6 +222,10 @@ export class VIPs {
     this.refusedBox.hidden = texts.length === 0;
     setText(this.refusedTitle, `Claims that were refused or contradict each other: ${texts.length}`);
     keyed(this.refused, texts.slice(0, LINES_FIRST), (text) => text, (text) => h("li", {}, text));
+  }
+
+  forget() {
+    this.history.clear();
   }
 
   // What /v1/statistics says. Keeps two minutes of each service and backend.
