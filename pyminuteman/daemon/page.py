@@ -106,7 +106,9 @@ def _figure(part: str, label: str, value: str | int, note: str | Markup, *, live
     return element(
         "div",
         element("dt", label),
-        element("dd", element("strong", f"{value:,}" if isinstance(value, int) else value), element("span", note, class_="note")),
+        element(
+            "dd", element("strong", f"{value:,}" if isinstance(value, int) else value), element("span", note, class_="note")
+        ),
         class_="figure",
         data_figure=part,
         data_live="" if live else None,
@@ -189,9 +191,7 @@ def _members(members: Json, topology: Json) -> list[Markup]:
     return [about, element("details", element("summary", f"All {len(rows)} members"), table)]
 
 
-def render_page(
-    *, status: Json, members: Json, backends: Json, topology: Json, events: Json, at: datetime
-) -> str:
+def render_page(*, status: Json, members: Json, backends: Json, topology: Json, events: Json, at: datetime) -> str:
     """The HTML document for these answers of the API.
 
     Args:

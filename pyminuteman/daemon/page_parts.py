@@ -59,7 +59,9 @@ def symbols() -> Markup:
         "round": element("circle", r=6),
         "ring": element("circle", r=5, class_="line"),
         "triangle": element("path", d="M0-7 7 6H-7Z"),
-        "cross": Markup(element("path", d="M-6-6H6V6H-6Z") + element("path", d="M-2.8-2.8 2.8 2.8M2.8-2.8-2.8 2.8", class_="cut")),
+        "cross": Markup(
+            element("path", d="M-6-6H6V6H-6Z") + element("path", d="M-2.8-2.8 2.8 2.8M2.8-2.8-2.8 2.8", class_="cut")
+        ),
         "pause": Markup(element("circle", r=6, class_="line") + element("path", d="M-2-3V3M2-3V3", class_="line")),
         "dot": element("circle", r=3),
     }
@@ -70,7 +72,12 @@ def symbols() -> Markup:
 def mark(word: str, text: str | None = None) -> Markup:
     """The shape of a state and its word (or another text)."""
     known = word if word in SHAPES else "note"
-    shape = element("svg", element("use", href=f"#shape-{SHAPES[known]}", x=-8, y=-8, width=16, height=16), viewbox=_VIEW, aria_hidden="true")
+    shape = element(
+        "svg",
+        element("use", href=f"#shape-{SHAPES[known]}", x=-8, y=-8, width=16, height=16),
+        viewbox=_VIEW,
+        aria_hidden="true",
+    )
     return element("span", shape, element("span", word if text is None else text), class_=f"mark is-{known}")
 
 

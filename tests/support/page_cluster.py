@@ -31,7 +31,7 @@ class PageCluster:
     """Nodes in a ring with chords, VIPs over them. ``me`` is the first node."""
 
     def __init__(self, nodes: int, vips: int = 3, backends: int = 12, seed: int = 1, hostile: bool = False) -> None:
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311 - a made-up cluster
         self.hostile = hostile
         self.ids = [f"{self.random.getrandbits(128):032x}" for _ in range(nodes)]
         width = len(str(nodes))
@@ -58,7 +58,10 @@ class PageCluster:
         self.looks = 0
         for kind, text in (
             ("source_good", "mesos: the leader is 10.0.0.1:5050; 1 VIP"),
-            ("vip_added", f"{self.vips[0]['name'] or 'a VIP'}: {self.vips[0]['vip']}, {len(self.vips[0]['backends'])} backends"),
+            (
+                "vip_added",
+                f"{self.vips[0]['name'] or 'a VIP'}: {self.vips[0]['vip']}, {len(self.vips[0]['backends'])} backends",
+            ),
             *(("member_up", f"{self.names[one]} is alive") for one in self.ids[1:6]),
             ("sync", f"{sum(len(vip['backends']) for vip in self.vips)} destinations added in 1.3 ms"),
         ):
@@ -67,7 +70,13 @@ class PageCluster:
     def _vips(self, vips: int, backends: int) -> list[dict[str, Any]]:
         made = []
         for i in range(vips):
-            name = HOSTILE[i % len(HOSTILE)] if self.hostile else SERVICES[i % len(SERVICES)] if i < len(SERVICES) else f"service-{i}.marathon"
+            name = (
+                HOSTILE[i % len(HOSTILE)]
+                if self.hostile
+                else SERVICES[i % len(SERVICES)]
+                if i < len(SERVICES)
+                else f"service-{i}.marathon"
+            )
             share = backends // vips + (i < backends % vips)
             made.append({
                 "vip": f"tcp://11.0.{i // 250}.{i % 250 + 1}:{80 if i else 443}", "name": name, "addresses": [f"11.0.{i // 250}.{i % 250 + 1}"],
@@ -150,7 +159,13 @@ class PageCluster:
 
     def topology(self) -> dict[str, Any]:
         nodes = [
-            {"id": one, "name": self.names[one], "status": self.states[one], "backends": self._backends_of(one), "drained": one in self.drained}
+            {
+                "id": one,
+                "name": self.names[one],
+                "status": self.states[one],
+                "backends": self._backends_of(one),
+                "drained": one in self.drained,
+            }
             for one in self.ids
         ]
         up = [self.states[one] != "down" for one in self.ids]
@@ -168,19 +183,34 @@ class PageCluster:
         self.looks += 1
         services = []
         for i, vip in enumerate(self.vips):
-            wave = 1 + 0.35 * math.sin(self.looks / 7 + i) + 0.12 * math.sin(self.looks * 1.7 + 2 * i) + 0.1 * self.random.random()
+            wave = (
+                1 + 0.35 * math.sin(self.looks / 7 + i) + 0.12 * math.sin(self.looks * 1.7 + 2 * i) + 0.1 * self.random.random()
+            )
             rows = []
             for j, backend in enumerate(vip["backends"]):
                 share = backend["effective_weight"] * wave * (9 + 3 * math.sin(self.looks / 3 + j)) / (i + 1)
                 rows.append({"address": backend["address"], "port": backend["port"], "weight": backend["effective_weight"],
                              "active": int(share) + 1, "inactive": 2, **self._counted(share)})  # fmt: skip
-            services.append({"service": vip["vip"], "vip": vip["vip"], **self._counted(sum(row["rates"]["connections"] for row in rows)), "backends": rows})
+            services.append(
+                {
+                    "service": vip["vip"],
+                    "vip": vip["vip"],
+                    **self._counted(sum(row["rates"]["connections"] for row in rows)),
+                    "backends": rows,
+                }
+            )
         return {"version": 1, "time": _time(self.now), "services": services}
 
     def _counted(self, share: float) -> dict[str, Any]:
         totals = {"connections_total": self.looks * 100, "in_bytes_total": self.looks * 10_000, "out_bytes_total": self.looks * 100_000,
                   "in_packets_total": self.looks * 700, "out_packets_total": self.looks * 900}  # fmt: skip
-        rates = {"connections": share, "in_bytes": share * 640, "out_bytes": share * 8_200, "in_packets": share * 7, "out_packets": share * 9}
+        rates = {
+            "connections": share,
+            "in_bytes": share * 640,
+            "out_bytes": share * 8_200,
+            "in_packets": share * 7,
+            "out_packets": share * 9,
+        }
         return {**totals, "rates": rates}
 
     def since_event(self, since: int) -> dict[str, Any]:

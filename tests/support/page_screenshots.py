@@ -28,7 +28,9 @@ HASTE = """{
 def _reduced(picture: bytes) -> bytes:
     """The same with 256 colours, in less than half the bytes. The method keeps rare colours: states are a few pixels each."""
     reduced = BytesIO()
-    Image.open(BytesIO(picture)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+    Image.open(BytesIO(picture)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        reduced, "PNG", optimize=True
+    )
     return reduced.getvalue()
 
 

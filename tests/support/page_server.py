@@ -18,7 +18,6 @@ from tests.support.page_cluster import PageCluster
 __all__ = ["PageServer", "page_server"]
 
 
-
 class PageServer:
     """``cluster`` may be changed, or replaced, at any time; call :meth:`tell` after events were said."""
 

@@ -6,6 +6,7 @@ One browser for all; every test ends with the console silent and nothing asked o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -31,33 +32,28 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Browser]:
     chromium.prefer(prefers_color_scheme="light")
-    chromium.scripts(allowed=True)
     yield chromium
-    chromium.driver.get("about:blank")
+    chromium.scripts(allowed=True)
 
 
 @pytest.fixture
 def serve(page: Browser) -> Iterator[Serve]:
     """Serves a cluster, opens it, and waits until it is live. At the end, the page has done nothing that it must not."""
-    with_faults: list[PageServer] = []
-    managers = []
+    with ExitStack() as stack:
+        servers: list[PageServer] = []
 
-    def start(cluster: PageCluster, **window: int) -> PageServer:
-        manager = page_server(cluster)
-        server = manager.__enter__()
-        managers.append(manager)
-        with_faults.append(server)
-        page.open(server.url, **window)
-        return server
+        def start(cluster: PageCluster, **window: int) -> PageServer:
+            servers.append(stack.enter_context(page_server(cluster)))
+            page.asked()
+            page.open(servers[-1].url, **window)
+            return servers[-1]
 
-    yield start
-    complaints = page.complaints()
-    if any(server.faults for server in with_faults):
+        yield start
+        complaints = page.complaints()
+        elsewhere = page.elsewhere(servers[-1].url)
+        page.driver.get("about:blank")  # before the server goes
+    if servers[-1].faults:
         complaints = [text for text in complaints if not any(known in text for known in EXPECTED_FROM_FAULTS)]
-    elsewhere = page.elsewhere(with_faults[0].url)
-    page.driver.get("about:blank")
-    for manager in managers:
-        manager.__exit__(None, None, None)
     assert complaints == []
     assert elsewhere == []
 
@@ -74,13 +70,34 @@ def states_of_nodes(page: Browser) -> dict[str, str]:
     )
 
 
+def test_misdeeds_would_be_seen(page: Browser, serve: Serve) -> None:
+    server = serve(PageCluster(3))
+    live(page)
+    page.run("document.body.setAttribute('style', 'color: red'); fetch('http://127.0.0.2:1/elsewhere').catch(() => 0)")
+    page.run(
+        "const made = document.createElement('script'); made.textContent = 'globalThis.harmed=1'; document.body.append(made)"
+    )
+    said: list[str] = []
+    page.until("the console has said all", lambda: said.extend(page.complaints()) or len(said) >= 3)
+    assert all("Content Security Policy" in text for text in said)
+    assert page.run("return typeof harmed") == "undefined"
+    page.open(server.url)
+    page.run("location.href = 'http://127.0.0.2:1/elsewhere'")
+    found: list[str] = []
+    page.until("it was asked for", lambda: found.extend(page.elsewhere(server.url)) or found)
+    assert found == ["http://127.0.0.2:1/elsewhere"]
+    page.complaints()
+
+
 def test_five_nodes(page: Browser, serve: Serve) -> None:
     cluster = PageCluster(5)
     serve(cluster)
     live(page)
     assert states_of_nodes(page) == dict.fromkeys(cluster.names.values(), "#shape-round")
     assert page.run("return document.querySelectorAll('.node.me').length") == 1
-    page.until_true("document.querySelector('.links').getAttribute('d')?.split('M').length - 1 === arguments[0]", len(cluster.links))
+    page.until_true(
+        "document.querySelector('.links').getAttribute('d')?.split('M').length - 1 === arguments[0]", len(cluster.links)
+    )
     inside = page.run(
         "const box = document.querySelector('svg.graph').getBoundingClientRect();"
         "return [...document.querySelectorAll('.node .shape')].every(n => { const r = n.getBoundingClientRect();"
@@ -108,7 +125,9 @@ def test_a_node_goes_down_and_returns(page: Browser, serve: Serve) -> None:
     cluster.turn(2, "down")
     server.tell()
     page.until("down", lambda: states_of_nodes(page)[name] == "#shape-cross")
-    page.until("its backends are out, and why", lambda: f"{name} is down" in page.text("#vips") and "3 out" in page.text(".figures"))
+    page.until(
+        "its backends are out, and why", lambda: f"{name} is down" in page.text("#vips") and "3 out" in page.text(".figures")
+    )
     assert "1 down" in page.text("#graph-legend")  # in words, for whoever sees no graph
     assert f"{name} down" in page.run("return document.querySelector('.canvas').getAttribute('aria-label')")
     assert page.text(".events li .mark") == f"{name} is down"
@@ -155,7 +174,13 @@ def test_hostile_texts_are_texts(page: Browser, serve: Serve) -> None:
         cluster.problems.append({"kind": "other", "text": text})
         cluster.say("conflict", text)
     cluster.say(HOSTILE[1], HOSTILE[2])  # of a kind that nobody knows
-    cluster.sources[0].update(name=HOSTILE[0], place=HOSTILE[1], state=HOSTILE[2], reason=HOSTILE[3], problems=[{"where": HOSTILE[0], "reason": HOSTILE[1]}])
+    cluster.sources[0].update(
+        name=HOSTILE[0],
+        place=HOSTILE[1],
+        state=HOSTILE[2],
+        reason=HOSTILE[3],
+        problems=[{"where": HOSTILE[0], "reason": HOSTILE[1]}],
+    )
     cluster.held_back = {"text": HOSTILE[2], "services": []}
     cluster.turn(1, "down")
     cluster.drain(2, HOSTILE[0], HOSTILE[1])
@@ -185,7 +210,14 @@ def test_without_scripts_the_tables_are_there(page: Browser, serve: Serve) -> No
         "events", "vips", "members", "sources", "kernel",
     ]  # fmt: skip
     text = page.text("main")
-    for expected in ("Without JavaScript", "4 alive, 1 down", "is down", "10.0.0.5:8080", "file:/etc/minuteman/vips.d", HOSTILE[0]):
+    for expected in (
+        "Without JavaScript",
+        "4 alive, 1 down",
+        "is down",
+        "10.0.0.5:8080",
+        "file:/etc/minuteman/vips.d",
+        HOSTILE[0],
+    ):
         assert expected in text
     assert page.run("return document.querySelectorAll('.vip tbody tr').length") == 12
     assert page.run("return typeof harmed") == "undefined"
@@ -207,7 +239,9 @@ def test_the_connection_is_lost_and_nothing_is_missed(page: Browser, serve: Serv
         cluster.say("weight", f"event {number} while nobody heard")
     cluster.turn(1, "down")
     server.unreachable = False
-    page.until("all are there", lambda: all(f"event {number} while nobody heard" in page.text("#events") for number in range(3)), 20)
+    page.until(
+        "all are there", lambda: all(f"event {number} while nobody heard" in page.text("#events") for number in range(3)), 20
+    )
     page.until("live", lambda: page.text(CONNECTION) == "live", 20)
     page.until("down", lambda: "#shape-cross" in states_of_nodes(page).values())
     numbers = page.run("return [...document.querySelectorAll('.events li .mark')].map(m => m.textContent)")
@@ -245,7 +279,9 @@ def test_events_that_were_dropped_are_said_to_be(page: Browser, serve: Serve) ->
     cluster.events.clear()  # a new daemon, that counts anew
     cluster.say("weight", "the first of a new life")
     server.cut()
-    page.until("it says so", lambda: "started anew" in page.text("#events") and "the first of a new life" in page.text("#events"), 20)
+    page.until(
+        "it says so", lambda: "started anew" in page.text("#events") and "the first of a new life" in page.text("#events"), 20
+    )
 
 
 def test_one_answer_that_fails_is_named(page: Browser, serve: Serve) -> None:
@@ -283,7 +319,9 @@ def test_dark(page: Browser, serve: Serve) -> None:
 def tab(page: Browser, key: str = "Tab", code: int = 9) -> None:
     """A real key press, as the browser's own input handling sees it."""
     for kind in ("keyDown", "keyUp"):
-        page.driver.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code})
+        page.driver.execute_cdp_cmd(
+            "Input.dispatchKeyEvent", {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
+        )
 
 
 def test_keyboard(page: Browser, serve: Serve) -> None:
@@ -308,7 +346,9 @@ def test_keyboard(page: Browser, serve: Serve) -> None:
     chosen = page.run("return document.querySelector('[aria-selected=true]').getAttribute('aria-label')")
     assert chosen == "node-2, alive, 3 backends"
     assert page.text(".about").startswith("node-2: alive since")
-    assert page.run("return document.getElementById(document.querySelector('.canvas').getAttribute('aria-activedescendant')).classList.contains('chosen')")
+    assert page.run(
+        "return document.getElementById(document.querySelector('.canvas').getAttribute('aria-activedescendant')).classList.contains('chosen')"
+    )
     tab(page, "Escape", 27)
     assert page.run("return document.querySelectorAll('.chosen').length") == 0
     page.run("document.querySelector('.vip summary').focus()")
@@ -335,7 +375,9 @@ def test_filters(page: Browser, serve: Serve) -> None:
     page.run(put, "#members input", "node-4", "input")
     assert page.run("return document.querySelectorAll('#members tbody tr').length") == 1
     page.run(put, "#events select", "members", "change")
-    assert page.run("return document.querySelectorAll('.events li').length") == sum(e["kind"].startswith("member") for e in cluster.events)
+    assert page.run("return document.querySelectorAll('.events li').length") == sum(
+        e["kind"].startswith("member") for e in cluster.events
+    )
 
 
 def test_narrow(page: Browser, serve: Serve) -> None:
@@ -359,32 +401,29 @@ def test_motion_is_reduced(page: Browser, serve: Serve) -> None:
     assert page.run("return performance.getEntriesByName('graph-draw').length") <= 4  # at the end, not on the way
 
 
-def test_four_hundred_nodes_and_a_thousand_backends(page: Browser, serve: Serve, record_property: Callable[[str, object], None]) -> None:
+def test_four_hundred_nodes_and_a_thousand_backends(page: Browser, serve: Serve) -> None:
     cluster = PageCluster(400, vips=4, backends=1000)
     cluster.turn(399, "down")
     server = serve(cluster)
     live(page)
     page.until_true("performance.getEntriesByName('graph-settle').length", seconds=20)
-    measured = page.run(
-        "const settle = performance.getEntriesByName('graph-settle')[0];"
-        "const draws = performance.getEntriesByName('graph-draw').map(d => d.duration).sort((a, b) => a - b);"
-        "return {settle: settle.duration, busy: settle.detail.busyMs, ticks: settle.detail.ticks, draws: draws.length, most: draws.at(-1)}"
+    busy, most = page.run(
+        "return [performance.getEntriesByName('graph-settle')[0].detail.busyMs,"
+        "Math.max(...performance.getEntriesByName('graph-draw').map(d => d.duration))]"
     )
-    for name, value in measured.items():
-        record_property(f"graph_{name}", value)
+    assert busy < 4000  # some 300 ms on a machine that has nothing else to do
+    assert most < 400  # some 10 ms there
     assert len(states_of_nodes(page)) == 400
-    assert measured["busy"] < 3000
     assert page.run("return document.querySelectorAll('#vips tbody tr').length") == 0  # closed, for they are many
     assert page.run("return document.querySelectorAll('#members tbody tr').length") == 50
     name = cluster.names[cluster.ids[399]]
     assert name in page.text("#members")  # who is in trouble is among the first, whatever its name
     page.run("document.querySelector('#vips .tools button').click()")
     page.until_true("document.querySelectorAll('#vips tbody tr').length === 200")
-    took = page.run("const begin = performance.now(); document.querySelector('.vip button').click(); document.body.offsetHeight; return performance.now() - begin")
-    record_property("show_250_rows_ms", took)
-    page.until_true("document.querySelectorAll('#vips tbody tr').length === 400")
+    page.run("document.querySelector('.vip button').click()")
+    assert page.run("return document.querySelectorAll('#vips tbody tr').length") == 400
     looks = cluster.looks
     page.until("it is still asking", lambda: cluster.looks > looks)
     cluster.turn(399, "alive")
     server.tell()
-    page.until("alive", lambda: "[1 down]" not in page.text("#graph-legend") and states_of_nodes(page)[name] == "#shape-round")
+    page.until("alive", lambda: states_of_nodes(page)[name] == "#shape-round")
