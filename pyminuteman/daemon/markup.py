@@ -8,6 +8,7 @@ U+FFFD. Every element is made by :func:`element`, so no text can get around this
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 from typing import Final, TypeAlias
 
@@ -34,24 +35,37 @@ def shown(value: object) -> str:
     text = str(value)
     if len(text) > TEXT_MAX:
         text = text[: TEXT_MAX - 1] + "…"
+    if text.isprintable():  # nearly always, and far sooner known
+        return text
     return _UNSEEN.sub("\ufffd", text)
+
+
+@cache
+def _attribute_name(key: str) -> str:
+    name = key.rstrip("_").replace("_", "-")
+    if not _NAME.fullmatch(name) or name.startswith("on") or name == "style":
+        raise ValueError(f"{name!r} is no attribute that this page has")
+    return name
 
 
 def _attributes(attributes: dict[str, Child | None]) -> str:
     parts = []
     for key, value in attributes.items():
-        name = key.rstrip("_").replace("_", "-")
-        if not _NAME.fullmatch(name) or name.startswith("on") or name == "style":
-            raise ValueError(f"{name!r} is no attribute that this page has")
+        name = _attribute_name(key)
         if value is not None:
             parts.append(f' {name}="{escape(shown(value))}"')
     return "".join(parts)
 
 
-def _open(name: str, attributes: dict[str, Child | None]) -> str:
+@cache
+def _element_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no element")
-    return f"<{name}{_attributes(attributes)}>"
+    return name
+
+
+def _open(name: str, attributes: dict[str, Child | None]) -> str:
+    return f"<{_element_name(name)}{_attributes(attributes)}>"
 
 
 def element(name: str, /, *children: Child, **attributes: Child | None) -> Markup:

@@ -38,22 +38,13 @@ CONTENT_SECURITY_POLICY: Final = (
 
 OPEN_MAX: Final = 60
 """Backends, or members, up to which their tables stand open. Above, the summary lines come first and each table is a click away."""
-ROWS_MAX: Final = 5_000
-"""Backends and members in one document. What is more is counted; the API has it. (5,000 rows are about 2.5 MB of HTML.)"""
+ROWS_MAX: Final = 2_000
+"""Backends and members in one document. What is more is counted; the API has it. (2,000 rows
+are some 0.8 MB of HTML and 50 ms of one core; render it in a thread.)"""
 
 _MODULES: Final = (
-    "api",
-    "dom",
-    "events",
-    "format",
-    "graph",
-    "layout",
-    "members",
-    "overview",
-    "sparkline",
-    "vips",
-    "vendor/d3-force",
-)
+    "api", "dom", "events", "format", "graph", "layout", "members", "overview", "sparkline", "statistics", "vips", "vendor/d3-force",
+)  # fmt: skip
 _NONE_YET: Final = "None yet."
 
 Json = Mapping[str, Any]

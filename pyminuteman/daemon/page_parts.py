@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 from pyminuteman.daemon.markup import Child, Markup, element
@@ -69,16 +70,20 @@ def symbols() -> Markup:
     return element("svg", *made, class_="symbols", aria_hidden="true", width=0, height=0)
 
 
-def mark(word: str, text: str | None = None) -> Markup:
-    """The shape of a state and its word (or another text)."""
-    known = word if word in SHAPES else "note"
-    shape = element(
+@cache
+def _shape(known: str) -> Markup:
+    return element(
         "svg",
         element("use", href=f"#shape-{SHAPES[known]}", x=-8, y=-8, width=16, height=16),
         viewbox=_VIEW,
         aria_hidden="true",
     )
-    return element("span", shape, element("span", word if text is None else text), class_=f"mark is-{known}")
+
+
+def mark(word: str, text: str | None = None) -> Markup:
+    """The shape of a state and its word (or another text)."""
+    known = word if word in SHAPES else "note"
+    return element("span", _shape(known), element("span", word if text is None else text), class_=f"mark is-{known}")
 
 
 def backend_counts(backends: Iterable[Json]) -> str:

@@ -77,7 +77,7 @@ function showConnection() {
   const broken = failing.length === all.length || (!events.open && failing.length > 0);
   let [word, text] = ["good", "live"];
   if (broken) {
-    [word, text] = ["down", times.length ? `connection lost, showing data of ${clock(Math.max(...times))}` : "no connection yet"];
+    [word, text] = ["down", times.length ? `connection lost, showing data of ${clock(Math.max(...times))}` : `no answer: ${failing[0].error}`];
   } else if (failing.length) {
     const oldest = failing.map((feed) => (feed.goodAt === null ? "never" : clock(feed.goodAt))).sort()[0];
     [word, text] = ["suspect", `no answer: ${failing.map((feed) => `${feed.name} (${feed.error})`).join(", ")}; showing its data of ${oldest}`];

@@ -3,7 +3,7 @@
 // To the keyboard and to screen readers it is a list of nodes: one stop for Tab, arrows go from node to node, and what is chosen is told
 // in words beside it. The table of members says the same, and more.
 
-import { h, keyed, mark, part, set, setText } from "./dom.js";
+import { SHAPES, h, keyed, mark, part, set, setText } from "./dom.js";
 import { natural, plural, when } from "./format.js";
 import { Layout } from "./layout.js";
 
@@ -26,8 +26,8 @@ export class Graph {
     this.members = new Map();
     this.links = h("path", { class: "links" });
     this.near = h("path", { class: "links near" });
-    this.marks = h("g", {});
-    this.svg = h("svg", { class: "graph", "aria-hidden": "false" }, this.links, this.near, this.marks);
+    this.marks = h("g", { role: "presentation" });
+    this.svg = h("svg", { class: "graph", role: "presentation" }, this.links, this.near, this.marks);
     this.list = h("div", { class: "canvas", role: "listbox", tabindex: 0, "aria-describedby": "graph-legend" }, this.svg);
     this.legend = h("p", { class: "legend", id: "graph-legend" });
     this.about = h("p", { class: "about", "aria-live": "polite" });
@@ -78,7 +78,7 @@ export class Graph {
     set(made, "aria-label", this.words(node));
     setText(title, this.words(node));
     set(halo, "r", mine || node.id === this.chosen ? size / 2 + 5 : size / 2 + 2);
-    set(shape, "href", `#shape-${{ alive: "round", suspect: "triangle", down: "cross", left: "ring" }[node.status] ?? "dot"}`);
+    set(shape, "href", `#shape-${SHAPES[known]}`);
     for (const [key, value] of Object.entries({ x: -size / 2, y: -size / 2, width: size, height: size })) set(shape, key, value);
     const small = Math.max(10, size * 0.6);
     set(badge, "href", node.drained ? "#shape-pause" : null);

@@ -2,9 +2,10 @@
 // a table is made when it is opened, and pictures are drawn where they are seen, so that thousands of backends cost what is on the screen.
 
 import { h, keyed, mark, part, rows, set, setMark, setText, table, tools } from "./dom.js";
-import { bytes, count, hostPort, natural, plural } from "./format.js";
+import { bytes, count, natural, plural } from "./format.js";
 import { ROWS_FIRST, worstFirst } from "./members.js";
 import { Series, draw, sparkline } from "./sparkline.js";
+import { addressOf, byVIP } from "./statistics.js";
 
 const OPEN_MOST = 60; // backends in all, up to which every table stands open (as page.py has it)
 const LINES_FIRST = 200;
@@ -20,8 +21,6 @@ export const reason = (backend) => {
   if (backend.health && !backend.health.healthy && !parts.includes(backend.health.reason)) parts.push(backend.health.reason);
   return parts.filter(Boolean).join("; ");
 };
-
-const addressOf = (row) => hostPort(row.address, row.port);
 
 // A VIP's line, its table and its pictures.
 class Line {
@@ -104,9 +103,9 @@ class Line {
     ];
   }
 
-  // `service` is the kernel's, or undefined where it has none.
+  // `service` is what the kernel counts, or undefined where it has none.
   live(service, series) {
-    this.statistics = service && new Map(service.backends.map((row) => [addressOf(row), row]));
+    this.statistics = service?.backends;
     this.series = series;
     setText(this.rate, service ? `${count(service.rates.connections)}/s` : "-");
     setText(this.volume, service ? `${bytes(service.rates.in_bytes + service.rates.out_bytes)}/s` : "-");
@@ -230,7 +229,7 @@ export class VIPs {
 
   // What /v1/statistics says. Keeps two minutes of each service and backend.
   live(data) {
-    this.services = new Map(data.services.map((service) => [service.vip || service.service, service]));
+    this.services = byVIP(data.services);
     for (const key of this.history.keys()) if (!this.services.has(key)) this.history.delete(key);
     for (const [key, service] of this.services) {
       if (!this.history.has(key)) this.history.set(key, { connections: new Series(), bytes: new Series(), backends: new Map() });
@@ -238,8 +237,7 @@ export class VIPs {
       series.connections.push(service.rates.connections);
       series.bytes.push(service.rates.in_bytes + service.rates.out_bytes);
       const rest = new Set(series.backends.keys());
-      for (const row of service.backends) {
-        const address = addressOf(row);
+      for (const [address, row] of service.backends) {
         rest.delete(address);
         if (!series.backends.has(address)) series.backends.set(address, new Series());
         series.backends.get(address).push(row.rates.connections);
