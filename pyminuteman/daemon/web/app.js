@@ -23,7 +23,7 @@ const graph = new Graph();
 const vips = new VIPs();
 const members = new Members();
 const feeds = new Feeds(URLS, answered);
-const events = new Events({ arrived, stateChanged: showConnection });
+const events = new Events({ arrived, stateChanged: streamChanged });
 
 const show = {
   status: (data) => overview.update(data),
@@ -54,6 +54,11 @@ function answered(feed, good) {
       feed.error = "its answer could not be shown";
     }
   }
+  showConnection();
+}
+
+function streamChanged(again) {
+  if (again) feeds.hurry(); // whatever has changed meanwhile
   showConnection();
 }
 

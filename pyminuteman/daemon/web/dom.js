@@ -92,6 +92,15 @@ export function part(name) {
   return document.querySelector(`[data-part="${name}"]`);
 }
 
+const taken = new Set();
+
+// Puts what is live in the place of what the server rendered; once, and by whoever has data to show: until then the server's stands.
+export function takeOver(name, ...children) {
+  if (taken.has(name)) return;
+  taken.add(name);
+  part(name).replaceChildren(...children);
+}
+
 export function tools(name) {
   return document.querySelector(`[data-tools="${name}"]`);
 }
@@ -107,7 +116,7 @@ export function table(caption, columns) {
     const scrolls = frame.scrollWidth > frame.clientWidth;
     set(frame, "tabindex", scrolls ? 0 : null);
     set(frame, "role", scrolls ? "region" : null);
-    set(frame, "aria-label", scrolls ? caption : null);
+    set(frame, "aria-label", scrolls ? `Table: ${caption}` : null);
   }).observe(frame);
   return [frame, body];
 }

@@ -2,7 +2,7 @@
 // stream is open anew, what came after the last number is fetched as well. If the daemon has dropped some by then, that is said.
 
 import { answer } from "./api.js";
-import { h, keyed, mark, part, set, setText, tools } from "./dom.js";
+import { h, keyed, mark, set, setText, takeOver, tools } from "./dom.js";
 import { plural, when } from "./format.js";
 
 const KEPT_MOST = 1000;
@@ -25,7 +25,7 @@ export const KINDS = {
 const GROUPS = [["", "All"], ["members", "Members"], ["vips", "VIPs"], ["sources", "Sources"], ["kernel", "Kernel"]];
 
 export class Events {
-  // `arrived` is called with each kind that came; `stateChanged` when the stream opens or breaks.
+  // `arrived` is called with each kind that came; `stateChanged` when the stream opens (with true: again) or breaks.
   constructor({ arrived, stateChanged }) {
     this.arrived = arrived;
     this.stateChanged = stateChanged;
@@ -37,10 +37,8 @@ export class Events {
     this.series = 0; // a restarted daemon counts anew
     this.list = h("ol", { class: "events", tabindex: 0, "aria-label": "Events, the newest first" });
     this.none = h("p", { class: "empty" }, "None yet.");
-    part("events").replaceChildren(this.none, this.list);
     this.filter = h("select", { "aria-label": "Which events" }, ...GROUPS.map(([value, title]) => h("option", { value }, title)));
     this.filter.addEventListener("change", () => this.show());
-    tools("events").append(this.filter);
     this.fresh = false; // what is there when the page is opened is not news
     const told = Number(document.querySelector("[data-newest]").dataset.newest);
     this.first = Math.max(0, (Number.isFinite(told) ? told : 0) - SHOWN_MOST);
@@ -101,10 +99,13 @@ export class Events {
         this.note(`${plural(body.oldest - known - 1, "event")} dropped before being shown here.`, known);
       }
       if (source !== this.source || source.readyState !== EventSource.OPEN) return;
+      const again = this.fresh;
+      if (!again) tools("events").append(this.filter);
+      takeOver("events", this.none, this.list);
       this.open = true;
       this.take([...body.events, ...this.waiting]);
       this.fresh = true;
-      this.stateChanged();
+      this.stateChanged(again);
     } catch {
       source.close(); // begin anew: a stream with a hole is worse than none
       this.broken(source);
@@ -131,7 +132,7 @@ export class Events {
       for (const event of oldest) this.known.delete(event.key);
     }
     this.show();
-    if (kinds.size) this.arrived(kinds);
+    if (kinds.size && this.fresh) this.arrived(kinds);
   }
 
   show() {

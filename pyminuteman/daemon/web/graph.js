@@ -3,7 +3,7 @@
 // To the keyboard and to screen readers it is a list of nodes: one stop for Tab, arrows go from node to node, and what is chosen is told
 // in words beside it. The table of members says the same, and more.
 
-import { SHAPES, h, keyed, mark, part, set, setText } from "./dom.js";
+import { SHAPES, h, keyed, mark, set, setText, takeOver } from "./dom.js";
 import { natural, plural, when } from "./format.js";
 import { Layout } from "./layout.js";
 
@@ -31,8 +31,7 @@ export class Graph {
     this.list = h("div", { class: "canvas", role: "listbox", tabindex: 0, "aria-describedby": "graph-legend" }, this.svg);
     this.legend = h("p", { class: "legend", id: "graph-legend" });
     this.about = h("p", { class: "about", "aria-live": "polite" });
-    part("graph").replaceChildren(this.list, h("div", { class: "beside" }, this.legend, this.about));
-    document.getElementById("graph").hidden = false;
+    this.beside = h("div", { class: "beside" }, this.legend, this.about);
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("click", (event) => this.choose(event.target.closest(".node")?.dataset.id ?? null));
     new ResizeObserver(() => this.animate()).observe(this.list);
@@ -40,6 +39,8 @@ export class Graph {
 
   // What /v1/topology and /v1/members say.
   update(topology, members) {
+    takeOver("graph", this.list, this.beside);
+    document.getElementById("graph").hidden = false;
     this.me = topology.me;
     this.known = new Map(topology.nodes.map((node) => [node.id, node]));
     this.members = new Map((members?.members ?? []).map((member) => [member.id, member]));

@@ -1,6 +1,6 @@
 // The table of members, by name. Of many, those in trouble come into the first rows whatever their names.
 
-import { h, mark, part, rows, setText, table, tools } from "./dom.js";
+import { h, mark, rows, setText, table, takeOver, tools } from "./dom.js";
 import { natural, plural, when } from "./format.js";
 
 export const ROWS_FIRST = 50;
@@ -33,17 +33,17 @@ export class Members {
     const [frame, body] = table("Members", COLUMNS);
     this.body = body;
     this.none = h("p", { class: "empty" }, "No member matches.");
-    tools("members").append(this.search);
-    part("members").replaceChildren(frame, this.none, this.more);
+    this.content = [frame, this.none, this.more];
   }
 
   update(data) {
+    if (!this.data) tools("members").append(this.search);
     this.data = data;
+    takeOver("members", ...this.content);
     this.show();
   }
 
   show() {
-    if (!this.data) return;
     const wanted = this.search.value.trim().toLowerCase();
     const texts = (member) => [member.name, member.id, member.endpoint, member.status, ...member.addresses];
     const matching = this.data.members.filter((member) => !wanted || texts(member).some((text) => text.toLowerCase().includes(wanted)));

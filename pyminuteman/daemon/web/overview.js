@@ -1,6 +1,6 @@
 // The figures at the top, what is wrong, the sources, the kernel and the host: what /v1/status says, in short.
 
-import { h, keyed, mark, part, rows, set, setText, table } from "./dom.js";
+import { h, keyed, mark, part, rows, set, setText, table, takeOver } from "./dom.js";
 import { age, bytes, count, plural, when, whole } from "./format.js";
 import { Series, draw, sparkline } from "./sparkline.js";
 
@@ -42,17 +42,18 @@ export class Overview {
     this.traffic = [new Series(), this.figures.traffic.picture()];
     const [sourcesFrame, sourcesBody] = table("Sources", SOURCES);
     const [kernelFrame, kernelBody] = table("Kernel", KERNEL);
+    this.frames = [sourcesFrame, kernelFrame];
     this.sources = sourcesBody;
     this.kernel = kernelBody;
     this.host = h("ul", { class: "plain", "aria-label": "Host set-up" });
     this.problems = h("ul", { class: "problems", "aria-label": "Problems" });
-    part("sources").replaceChildren(sourcesFrame);
-    part("kernel").replaceChildren(kernelFrame, this.host);
-    part("problems").replaceChildren(this.problems);
     this.state = part("state");
   }
 
   update(status) {
+    takeOver("sources", this.frames[0]);
+    takeOver("kernel", this.frames[1], this.host);
+    takeOver("problems", this.problems);
     if (!this.state.firstElementChild?.isEqualNode(mark(status.state))) this.state.replaceChildren(mark(status.state));
     setText(document.querySelector('[data-field="cluster"]'), status.cluster || "no cluster");
     const me = document.querySelector('[data-field="me"]');

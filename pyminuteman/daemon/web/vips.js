@@ -1,7 +1,7 @@
 // The VIPs with their backends: a line each, that opens to a table. Lines and rows are in an order that does not change while one looks;
 // a table is made when it is opened, and pictures are drawn where they are seen, so that thousands of backends cost what is on the screen.
 
-import { h, keyed, mark, part, rows, set, setMark, setText, table, tools } from "./dom.js";
+import { h, keyed, mark, rows, set, setMark, setText, table, takeOver, tools } from "./dom.js";
 import { bytes, count, natural, plural } from "./format.js";
 import { ROWS_FIRST, worstFirst } from "./members.js";
 import { Series, draw, sparkline } from "./sparkline.js";
@@ -62,7 +62,8 @@ class Line {
     setText(this.address, vip.name ? vip.vip : "");
     setText(this.counts, STATES.filter((name) => number[name]).map((name) => `${number[name]} ${name}`).join(", ") || "no backends");
     const troubled = vip.backends.filter((row) => row.state !== "in");
-    const first = troubled.sort((one, other) => natural(addressOf(one), addressOf(other)))[0];
+    const rank = (row) => STATES.indexOf(row.state);
+    const first = troubled.sort((one, other) => rank(other) - rank(one) || natural(addressOf(one), addressOf(other)))[0];
     const said = vip.failed_open.length ? `failed open: ${vip.failed_open.join(", ")}` : first ? `${addressOf(first)} ${first.state}: ${reason(first)}` : "";
     setText(this.why, troubled.length > 1 && !vip.failed_open.length ? `${said}, and ${troubled.length - 1} more` : said);
     this.show();
@@ -142,7 +143,6 @@ export class VIPs {
     this.search.addEventListener("input", () => this.show());
     this.state.addEventListener("change", () => this.show());
     this.toggle.addEventListener("click", () => this.toggleAll());
-    tools("vips").append(this.search, this.state, this.toggle);
     this.list = h("div", {});
     this.none = h("p", { class: "empty" });
     this.more = h("button", { type: "button", class: "quiet" });
@@ -153,7 +153,6 @@ export class VIPs {
     this.refused = h("ul", { class: "plain" });
     this.refusedTitle = h("summary");
     this.refusedBox = h("details", { class: "refused" }, this.refusedTitle, this.refused);
-    part("vips").replaceChildren(this.list, this.none, this.more, this.refusedBox);
     this.watcher = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         const line = entry.target.line;
@@ -166,6 +165,8 @@ export class VIPs {
   update(data) {
     const first = this.data === null;
     this.data = data;
+    if (first) tools("vips").append(this.search, this.state, this.toggle);
+    takeOver("vips", this.list, this.none, this.more, this.refusedBox);
     this.total = data.vips.reduce((sum, vip) => sum + vip.backends.length, 0);
     this.opening = first && this.total <= OPEN_MOST;
     const there = new Set(data.vips.map((vip) => vip.vip));
@@ -179,7 +180,6 @@ export class VIPs {
   }
 
   show() {
-    if (!this.data) return;
     const wanted = this.search.value.trim().toLowerCase();
     const state = this.state.value;
     const ordered = [...this.data.vips].sort((one, other) => natural(one.name || one.vip, other.name || other.vip) || natural(one.vip, other.vip));

@@ -295,6 +295,21 @@ def test_one_answer_that_fails_is_named(page: Browser, serve: Serve) -> None:
     page.until("live", lambda: page.text(CONNECTION) == "live", 20)
 
 
+def test_what_the_server_rendered_stands_until_the_api_answers(page: Browser, serve: Serve) -> None:
+    paths = {f"/v1/{name}" for name in ("status", "members", "topology", "backends", "statistics", "events")}
+    server = serve(PageCluster(5))
+    server.faults = True
+    server.failing |= paths
+    page.open(server.url)
+    page.until("it says so", lambda: page.text(CONNECTION) == "no answer: 503, the table is being read")
+    assert page.run("return document.querySelectorAll('.vip tbody tr').length") == 12
+    assert page.run("return document.querySelectorAll('#members tbody tr').length") == 5
+    assert page.run("return document.getElementById('graph').hidden")
+    server.failing.clear()
+    page.until("live", lambda: page.text(CONNECTION) == "live", 20)
+    assert not page.run("return document.getElementById('graph').hidden")
+
+
 def test_dark(page: Browser, serve: Serve) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor"
     server = serve(PageCluster(5))
