@@ -144,6 +144,7 @@ export class VIPs {
     this.state.addEventListener("change", () => this.show());
     this.toggle.addEventListener("click", () => this.toggleAll());
     this.list = h("div", {});
+    this.list.addEventListener("toggle", () => this.tellToggle(), true); // it does not bubble
     this.none = h("p", { class: "empty" });
     this.more = h("button", { type: "button", class: "quiet" });
     this.more.addEventListener("click", () => {
@@ -190,6 +191,7 @@ export class VIPs {
     keyed(this.list, shown, (line) => line.vip.vip, (line) => line.element);
     if (this.opening) for (const line of shown) line.element.open = true;
     this.opening = false;
+    this.tellToggle();
     this.none.hidden = matching.length > 0;
     setText(this.none, filtered ? "No VIP, and no backend, matches." : "None yet.");
     this.more.hidden = shown.length === matching.length;
@@ -209,10 +211,16 @@ export class VIPs {
   }
 
   toggleAll() {
-    const lines = [...this.list.children];
-    const open = lines.some((line) => !line.open);
-    for (const line of lines) line.open = open;
-    setText(this.toggle, open ? "Close all" : "Open all");
+    const open = this.someClosed;
+    for (const line of this.list.children) line.open = open;
+  }
+
+  get someClosed() {
+    return [...this.list.children].some((line) => !line.open);
+  }
+
+  tellToggle() {
+    setText(this.toggle, this.someClosed ? "Open all" : "Close all");
   }
 
   showRefused() {
