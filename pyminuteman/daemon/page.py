@@ -98,7 +98,10 @@ def _figure(part: str, label: str, value: str | int, note: str | Markup, *, live
         "div",
         element("dt", label),
         element(
-            "dd", element("strong", f"{value:,}" if isinstance(value, int) else value), element("span", note, class_="note")
+            "dd",
+            element("strong", f"{value:,}" if isinstance(value, int) else value),
+            " ",
+            element("span", note, class_="note"),
         ),
         class_="figure",
         data_figure=part,

@@ -169,14 +169,13 @@ def vip_summary(vip: Json) -> Markup:
     states = {backend["state"] for backend in vip["backends"]}
     worst = next((state for state in ("out", "held", "in") if state in states), "out")
     failed_open = [element("span", f"failed open: {', '.join(vip['failed_open'])}", class_="why")] if vip["failed_open"] else []
-    return element(
-        "summary",
-        mark(worst, ""),
+    parts = (
         element("span", vip["name"] or vip["vip"], class_="name"),
-        element("span", vip["vip"], class_="address"),
+        element("span", vip["vip"] if vip["name"] else "", class_="address"),
         element("span", backend_counts(vip["backends"]), class_="counts"),
         *failed_open,
     )
+    return element("summary", mark(worst, ""), *(child for part in parts for child in (" ", part)))
 
 
 def members_table(members: Iterable[Json], left_out: int = 0) -> Markup:
@@ -196,7 +195,7 @@ def members_table(members: Iterable[Json], left_out: int = 0) -> Markup:
         drain = member["drain"]
         rows.append(
             (
-                element("span", name, element("span", "this node", class_="tag")) if member["me"] else name,
+                element("span", name, " ", element("span", "this node", class_="tag")) if member["me"] else name,
                 mark(member["status"]),
                 _moment(member["since"]),
                 member["endpoint"],
@@ -213,7 +212,7 @@ def members_table(members: Iterable[Json], left_out: int = 0) -> Markup:
 def event_list(events: Iterable[Json]) -> Markup:
     """What happened, the newest first."""
     lines = [
-        element("li", _moment(event["time"]), mark(_KINDS.get(event["kind"], "note"), event["text"]), title=event["kind"])
+        element("li", _moment(event["time"]), " ", mark(_KINDS.get(event["kind"], "note"), event["text"]), title=event["kind"])
         for event in sorted(events, key=lambda event: event["id"], reverse=True)
     ]
     if not lines:
@@ -257,7 +256,9 @@ def kernel_table(status: Json) -> Markup:
             (kernel["namespace"] or "the host's own", mark(state), *counted, "-" if written is None else _moment(written), said)
         )
     steps = [
-        element("li", mark("done" if step["ok"] else "failed", step["step"]), element("span", step["reason"], class_="why"))
+        element(
+            "li", mark("done" if step["ok"] else "failed", step["step"]), " ", element("span", step["reason"], class_="why")
+        )
         for step in status["host"]
     ]
     table = _table("Kernel", columns, rows)

@@ -89,7 +89,7 @@ def test_every_member_backend_and_event_is_there() -> None:
                 str(backend["connections"]["active"]),
             ]  # fmt: skip
     for member in cluster.members()["members"]:
-        row = read.row(member["name"] + ("this node" if member["me"] else ""))
+        row = read.row(member["name"] + (" this node" if member["me"] else ""))
         assert row[1:] == [
             member["status"],
             member["since"][11:19],
