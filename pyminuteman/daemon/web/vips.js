@@ -140,8 +140,12 @@ export class VIPs {
     const options = [["", "All states"], ["in", "In"], ["held", "Held"], ["out", "Out"]];
     this.state = h("select", { "aria-label": "Backends in which state" }, ...options.map(([value, title]) => h("option", { value }, title)));
     this.toggle = h("button", { type: "button", class: "quiet" }, "Open all");
-    this.search.addEventListener("input", () => this.show());
-    this.state.addEventListener("change", () => this.show());
+    const filter = () => {
+      this.opening = this.filtered; // what was looked for should be seen
+      this.show();
+    };
+    this.search.addEventListener("input", filter);
+    this.state.addEventListener("change", filter);
     this.toggle.addEventListener("click", () => this.toggleAll());
     this.list = h("div", {});
     this.list.addEventListener("toggle", () => this.tellToggle(), true); // it does not bubble
@@ -168,8 +172,7 @@ export class VIPs {
     this.data = data;
     if (first) tools("vips").append(this.search, this.state, this.toggle);
     takeOver("vips", this.list, this.none, this.more, this.refusedBox);
-    this.total = data.vips.reduce((sum, vip) => sum + vip.backends.length, 0);
-    this.opening = first && this.total <= OPEN_MOST;
+    this.opening = first;
     const there = new Set(data.vips.map((vip) => vip.vip));
     for (const [key, line] of this.lines) {
       if (there.has(key)) continue;
@@ -185,17 +188,21 @@ export class VIPs {
     const state = this.state.value;
     const ordered = [...this.data.vips].sort((one, other) => natural(one.name || one.vip, other.name || other.vip) || natural(one.vip, other.vip));
     for (const vip of ordered) this.lineOf(vip).update(vip, wanted, state);
-    const filtered = wanted || state;
-    const matching = ordered.map((vip) => this.lines.get(vip.vip)).filter((line) => !filtered || line.matching);
+    const matching = ordered.map((vip) => this.lines.get(vip.vip)).filter((line) => !this.filtered || line.matching);
     const shown = matching.slice(0, this.linesMost);
     keyed(this.list, shown, (line) => line.vip.vip, (line) => line.element);
-    if (this.opening) for (const line of shown) line.element.open = true;
+    const few = shown.reduce((sum, line) => sum + line.rows.length, 0) <= OPEN_MOST;
+    if (this.opening && few) for (const line of shown) line.element.open = true;
     this.opening = false;
     this.tellToggle();
     this.none.hidden = matching.length > 0;
-    setText(this.none, filtered ? "No VIP, and no backend, matches." : "None yet.");
+    setText(this.none, this.filtered ? "No VIP, and no backend, matches." : "None yet.");
     this.more.hidden = shown.length === matching.length;
     setText(this.more, `Show more of ${matching.length} VIPs`);
+  }
+
+  get filtered() {
+    return this.search.value.trim() !== "" || this.state.value !== "";
   }
 
   lineOf(vip) {

@@ -17,10 +17,37 @@ from hypothesis import strategies as st
 from pyminuteman.daemon.assets import load_assets
 from pyminuteman.daemon.markup import TEXT_MAX, Markup, element, shown, void
 from pyminuteman.daemon.page import CONTENT_SECURITY_POLICY, ROWS_MAX, render_page
-from pyminuteman.daemon.page_parts import SHAPES, backend_counts, mark, natural
+from pyminuteman.daemon.page_parts import SHAPES, backend_counts, event_list, mark, natural
 from tests.support.page_cluster import HOSTILE, PageCluster
 
 AT = datetime(2026, 11, 26, 10, 31, 30, tzinfo=UTC)
+KINDS = [
+    "member_up",
+    "member_suspect",
+    "member_down",
+    "member_left",
+    "member_updated",
+    "conflict",
+    "partition",
+    "stall",
+    "vip_added",
+    "vip_removed",
+    "backend_out",
+    "backend_in",
+    "failed_open",
+    "refused",
+    "source_stale",
+    "source_good",
+    "sync",
+    "sync_failed",
+    "held_back",
+    "foreign",
+    "drained",
+    "undrained",
+    "weight",
+    "reload",
+    "host",
+]  # of /v1/events
 VOID = {"meta", "link", "input", "img"}
 
 
@@ -335,6 +362,15 @@ def test_both_renderers_have_the_same_shapes() -> None:
     text = load_assets()["dom.js"].content.decode()
     found = text[text.index("SHAPES = {") : text.index("};", text.index("SHAPES = {"))]
     assert dict(re.findall(r"(\w+): \"(\w+)\"", found)) == dict(SHAPES)
+
+
+def test_both_renderers_know_the_same_kinds_of_events() -> None:
+    text = load_assets()["events.js"].content.decode()
+    table = text[text.index("KINDS = {") : text.index("\n};", text.index("KINDS = {"))]
+    marks = dict(re.findall(r"(\w+): \[\"(\w+)\"", table))
+    assert set(marks) == set(KINDS)
+    for kind, word in marks.items():
+        assert f'is-{word}"' in event_list([{"id": 1, "time": "2026-11-26T09:30:00.000Z", "kind": kind, "text": "it"}])
 
 
 def test_the_policy_allows_nothing_inline() -> None:
