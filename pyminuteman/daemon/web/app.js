@@ -82,10 +82,16 @@ function showConnection() {
   const broken = failing.length === all.length || (!events.open && failing.length > 0);
   let [word, text] = ["good", "live"];
   if (broken) {
-    [word, text] = ["down", times.length ? `connection lost, showing data of ${clock(Math.max(...times))}` : `no answer: ${failing[0].error}`];
+    [word, text] = [
+      "down",
+      times.length ? `connection lost, showing data of ${clock(Math.max(...times))}` : `no answer: ${failing[0].error}`,
+    ];
   } else if (failing.length) {
     const oldest = failing.map((feed) => (feed.goodAt === null ? "never" : clock(feed.goodAt))).sort()[0];
-    [word, text] = ["suspect", `no answer: ${failing.map((feed) => `${feed.name} (${feed.error})`).join(", ")}; showing its data of ${oldest}`];
+    [word, text] = [
+      "suspect",
+      `no answer: ${failing.map((feed) => `${feed.name} (${feed.error})`).join(", ")}; showing its data of ${oldest}`,
+    ];
   } else if (times.length < all.length) [word, text] = ["waiting", "connecting"];
   else if (!events.open) [word, text] = ["suspect", "events: connecting again"];
   setMark(connection, word, text);

@@ -9,10 +9,23 @@ const TEXT_MAX = 500; // as markup.py has it
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 export const SHAPES = {
-  alive: "round", in: "round", good: "round", running: "round", done: "round",
-  suspect: "triangle", held: "triangle", stale: "triangle", waiting: "triangle",
-  down: "cross", out: "cross", failing: "cross", degraded: "cross", failed: "cross",
-  left: "ring", drained: "pause", note: "dot",
+  alive: "round",
+  in: "round",
+  good: "round",
+  running: "round",
+  done: "round",
+  suspect: "triangle",
+  held: "triangle",
+  stale: "triangle",
+  waiting: "triangle",
+  down: "cross",
+  out: "cross",
+  failing: "cross",
+  degraded: "cross",
+  failed: "cross",
+  left: "ring",
+  drained: "pause",
+  note: "dot",
 };
 
 export function shown(value) {
@@ -47,7 +60,12 @@ export function setText(element, value) {
 }
 
 export function mark(word, text = word) {
-  const made = h("span", {}, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("use", { x: -8, y: -8, width: 16, height: 16 })), h("span"));
+  const made = h(
+    "span",
+    {},
+    h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("use", { x: -8, y: -8, width: 16, height: 16 })),
+    h("span"),
+  );
   setMark(made, word, text);
   return made;
 }

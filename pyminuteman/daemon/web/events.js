@@ -6,23 +6,46 @@ import { h, keyed, mark, set, setText, takeOver, tools } from "./dom.js";
 import { plural, when } from "./format.js";
 
 const KEPT_MOST = 1000;
+const DROPPED_AT_ONCE = 100;
 const SHOWN_MOST = 200;
 const AGAIN_MS = [500, 1000, 2000, 5000, 10000];
 const FRESH_MS = 2000;
 
 // Kind, its mark, and its group in the filter.
 export const KINDS = {
-  member_up: ["alive", "members"], member_suspect: ["suspect", "members"], member_down: ["down", "members"],
-  member_left: ["left", "members"], member_updated: ["note", "members"], conflict: ["failed", "members"],
-  partition: ["failed", "members"], stall: ["suspect", "members"],
-  vip_added: ["note", "vips"], vip_removed: ["note", "vips"], backend_out: ["out", "vips"], backend_in: ["in", "vips"],
-  failed_open: ["suspect", "vips"], refused: ["held", "vips"], drained: ["drained", "vips"], undrained: ["note", "vips"],
+  member_up: ["alive", "members"],
+  member_suspect: ["suspect", "members"],
+  member_down: ["down", "members"],
+  member_left: ["left", "members"],
+  member_updated: ["note", "members"],
+  conflict: ["failed", "members"],
+  partition: ["failed", "members"],
+  stall: ["suspect", "members"],
+  vip_added: ["note", "vips"],
+  vip_removed: ["note", "vips"],
+  backend_out: ["out", "vips"],
+  backend_in: ["in", "vips"],
+  failed_open: ["suspect", "vips"],
+  refused: ["held", "vips"],
+  drained: ["drained", "vips"],
+  undrained: ["note", "vips"],
   weight: ["note", "vips"],
-  source_stale: ["stale", "sources"], source_good: ["good", "sources"], reload: ["note", "sources"],
-  sync: ["note", "kernel"], sync_failed: ["failed", "kernel"], held_back: ["held", "kernel"], foreign: ["note", "kernel"],
+  source_stale: ["stale", "sources"],
+  source_good: ["good", "sources"],
+  reload: ["note", "sources"],
+  sync: ["note", "kernel"],
+  sync_failed: ["failed", "kernel"],
+  held_back: ["held", "kernel"],
+  foreign: ["note", "kernel"],
   host: ["note", "kernel"],
 };
-const GROUPS = [["", "All"], ["members", "Members"], ["vips", "VIPs"], ["sources", "Sources"], ["kernel", "Kernel"]];
+const GROUPS = [
+  ["", "All"],
+  ["members", "Members"],
+  ["vips", "VIPs"],
+  ["sources", "Sources"],
+  ["kernel", "Kernel"],
+];
 
 export class Events {
   // `arrived` is called with each kind that came; `stateChanged` when the stream opens (with true: again) or breaks.
@@ -39,6 +62,7 @@ export class Events {
     this.none = h("p", { class: "empty" }, "None yet.");
     this.filter = h("select", { "aria-label": "Which events" }, ...GROUPS.map(([value, title]) => h("option", { value }, title)));
     this.filter.addEventListener("change", () => this.show());
+    this.frame = 0;
     this.fresh = false; // what is there when the page is opened is not news
     const told = Number(document.querySelector("[data-newest]").dataset.newest);
     this.first = Math.max(0, (Number.isFinite(told) ? told : 0) - SHOWN_MOST);
@@ -128,18 +152,24 @@ export class Events {
       kinds.add(event.kind);
     }
     if (this.known.size > KEPT_MOST) {
-      const oldest = [...this.known.values()].sort(older).slice(0, this.known.size - KEPT_MOST);
+      const oldest = [...this.known.values()].sort(older).slice(0, this.known.size - KEPT_MOST + DROPPED_AT_ONCE);
       for (const event of oldest) this.known.delete(event.key);
     }
-    this.show();
+    this.frame ||= requestAnimationFrame(() => this.show()); // a cluster that breaks says hundreds of things at once
     if (kinds.size && this.fresh) this.arrived(kinds);
   }
 
   show() {
+    this.frame = 0;
     const group = this.filter.value;
     const chosen = [...this.known.values()].filter((event) => !group || KINDS[event.kind]?.[1] === group || event.kind === "note");
     const latest = chosen.sort(older).slice(-SHOWN_MOST).reverse();
-    keyed(this.list, latest, (event) => event.key, (event) => this.make(event));
+    keyed(
+      this.list,
+      latest,
+      (event) => event.key,
+      (event) => this.make(event),
+    );
     this.list.hidden = latest.length === 0;
     this.none.hidden = latest.length > 0;
     setText(this.none, group ? "None of these." : "None yet.");
@@ -147,7 +177,12 @@ export class Events {
 
   make(event) {
     const time = h("time", { datetime: event.time, title: event.time }, when(event.time));
-    const made = h("li", { title: event.kind, class: event.fresh ? "fresh" : null }, time, mark(KINDS[event.kind]?.[0] ?? "note", event.text));
+    const made = h(
+      "li",
+      { title: event.kind, class: event.fresh ? "fresh" : null },
+      time,
+      mark(KINDS[event.kind]?.[0] ?? "note", event.text),
+    );
     if (event.fresh) setTimeout(() => set(made, "class", null), FRESH_MS);
     event.fresh = false;
     return made;

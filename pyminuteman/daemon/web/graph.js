@@ -52,7 +52,13 @@ export class Graph {
     this.svg.classList.toggle("many", nodes.length > LABELLED_MOST);
     this.moved = this.layout.update(nodes, topology.links) || this.moved;
     if (this.moved) performance.mark("graph-changed");
-    keyed(this.marks, nodes, (node) => node.id, (node) => this.make(node), (made, node) => this.dress(made, node));
+    keyed(
+      this.marks,
+      nodes,
+      (node) => node.id,
+      (node) => this.make(node),
+      (made, node) => this.dress(made, node),
+    );
     this.tell(topology);
     this.animate();
   }
@@ -103,7 +109,9 @@ export class Graph {
     const told = some.map((state) => mark(state, `${having(state).length} ${state}`));
     const drained = topology.nodes.filter((node) => node.drained).length;
     if (drained) told.push(mark("drained", `${drained} drained`));
-    told.push(h("span", { class: "mark is-me" }, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("circle", { r: 6 })), "this node"));
+    told.push(
+      h("span", { class: "mark is-me" }, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("circle", { r: 6 })), "this node"),
+    );
     this.legend.replaceChildren(...told);
     const trouble = topology.nodes.filter((node) => node.status !== "alive").map((node) => `${node.name} ${node.status}`);
     const most = trouble.slice(0, 10).join(", ") + (trouble.length > 10 ? ", and more" : "");
@@ -144,7 +152,12 @@ export class Graph {
     const at = this.order.indexOf(this.chosen);
     const last = this.order.length - 1;
     const to = {
-      ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at < 0 ? last : at - 1, ArrowUp: at < 0 ? last : at - 1, Home: 0, End: last,
+      ArrowRight: at + 1,
+      ArrowDown: at + 1,
+      ArrowLeft: at < 0 ? last : at - 1,
+      ArrowUp: at < 0 ? last : at - 1,
+      Home: 0,
+      End: last,
     }[event.key];
     if (event.key === "Escape") this.choose(null);
     else if (to !== undefined) this.choose(this.order[Math.min(Math.max(to, 0), last)]);

@@ -18,7 +18,10 @@ export class Layout {
     this.shape = "";
     this.ticks = 0;
     this.busyMs = 0;
-    this.links_ = forceLink([]).id((node) => node.id).distance(46).strength(0.35);
+    this.links_ = forceLink([])
+      .id((node) => node.id)
+      .distance(46)
+      .strength(0.35);
     this.simulation = forceSimulation([])
       .force("link", this.links_)
       .force("charge", forceManyBody().strength(-160).distanceMax(320).theta(1))
@@ -40,7 +43,10 @@ export class Layout {
     const known = new Set(ids);
     const pairs = links.filter(([one, other]) => known.has(one) && known.has(other) && one !== other);
     const shape = ids.join();
-    const linked = pairs.map((pair) => pair.join("-")).sort().join();
+    const linked = pairs
+      .map((pair) => pair.join("-"))
+      .sort()
+      .join();
     if (shape === this.shape && linked === this.linked) return false;
     const first = this.nodes.size === 0;
     const heat = first ? FIRST : shape === this.shape ? OTHER_LINKS : OTHER_NODES;

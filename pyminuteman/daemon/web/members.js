@@ -5,7 +5,13 @@ import { natural, plural, when } from "./format.js";
 
 export const ROWS_FIRST = 50;
 const COLUMNS = [
-  ["Name", ""], ["State", ""], ["Since", ""], ["Endpoint", "address"], ["Backends", "number"], ["Links", "number"], ["Drain", "why"],
+  ["Name", ""],
+  ["State", ""],
+  ["Since", ""],
+  ["Endpoint", "address"],
+  ["Backends", "number"],
+  ["Links", "number"],
+  ["Drain", "why"],
 ];
 
 // As many as `most`, those that are not well before the others; the order is as it was.
@@ -49,14 +55,25 @@ export class Members {
     const matching = this.data.members.filter((member) => !wanted || texts(member).some((text) => text.toLowerCase().includes(wanted)));
     matching.sort((one, other) => natural(one.name, other.name) || natural(one.id, other.id));
     const shown = worstFirst(matching, (member) => member.status === "alive" && !member.drained && !member.me, this.most);
-    rows(this.body, COLUMNS, shown, (member) => member.id, (member) => this.cells(member));
+    rows(
+      this.body,
+      COLUMNS,
+      shown,
+      (member) => member.id,
+      (member) => this.cells(member),
+    );
     this.none.hidden = matching.length > 0;
     this.more.hidden = shown.length === matching.length;
     setText(this.more, `Show all ${plural(matching.length, "member")}`);
   }
 
   cells(member) {
-    const name = h("span", {}, h("span", { class: "name", title: member.id }, member.name), member.me ? h("span", { class: "tag" }, "this node") : null);
+    const name = h(
+      "span",
+      {},
+      h("span", { class: "name", title: member.id }, member.name),
+      member.me ? h("span", { class: "tag" }, "this node") : null,
+    );
     const drain = member.drain ? mark("drained", `by ${member.drain.by}: ${member.drain.reason}`) : member.drained ? mark("drained") : null;
     const since = h("time", { datetime: member.since, title: member.since }, when(member.since));
     return [name, mark(member.status), since, member.endpoint, member.backends, member.neighbours.length, drain];

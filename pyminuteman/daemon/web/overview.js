@@ -4,15 +4,32 @@ import { h, keyed, mark, part, rows, set, setText, table, takeOver } from "./dom
 import { age, bytes, count, plural, when, whole } from "./format.js";
 import { Series, draw, sparkline } from "./sparkline.js";
 
-const SOURCES = [["Source", ""], ["Place", "address"], ["State", ""], ["VIPs", "number"], ["Age", "number"], ["Why", "why"]];
+const SOURCES = [
+  ["Source", ""],
+  ["Place", "address"],
+  ["State", ""],
+  ["VIPs", "number"],
+  ["Age", "number"],
+  ["Why", "why"],
+];
 const KERNEL = [
-  ["Namespace", ""], ["State", ""], ["Services", "number"], ["Destinations", "number"], ["Draining", "number"], ["Last write", ""], ["Why", "why"],
+  ["Namespace", ""],
+  ["State", ""],
+  ["Services", "number"],
+  ["Destinations", "number"],
+  ["Draining", "number"],
+  ["Last write", ""],
+  ["Why", "why"],
 ];
 const MEMBER_STATES = ["alive", "suspect", "down", "left"];
 const BACKEND_STATES = ["in", "held", "out"];
 
 const said = (...texts) => texts.filter(Boolean).join("; ");
-const counted = (numbers, states) => states.filter((state) => numbers[state]).map((state) => `${numbers[state]} ${state}`).join(", ");
+const counted = (numbers, states) =>
+  states
+    .filter((state) => numbers[state])
+    .map((state) => `${numbers[state]} ${state}`)
+    .join(", ");
 
 class Figure {
   constructor(name) {
@@ -60,14 +77,24 @@ export class Overview {
     setText(me, status.node.name);
     set(me, "title", status.node.endpoint);
     const texts = [...new Set(status.problems.map((problem) => problem.text))];
-    keyed(this.problems, texts, (text) => text, (text) => h("li", {}, mark("suspect", text)));
+    keyed(
+      this.problems,
+      texts,
+      (text) => text,
+      (text) => h("li", {}, mark("suspect", text)),
+    );
     this.problems.hidden = texts.length === 0;
     const numbers = status.members;
     const there = numbers.alive + numbers.suspect + numbers.down;
     this.figures.members.show(whole(there), counted(numbers, MEMBER_STATES), numbers.suspect + numbers.down > 0);
     this.showKernel(status.kernel);
     this.showSources(status.sources);
-    keyed(this.host, status.host, (step) => `${step.step} ${step.ok} ${step.reason}`, (step) => h("li", {}, mark(step.ok ? "done" : "failed", step.step), h("span", { class: "why" }, step.reason)));
+    keyed(
+      this.host,
+      status.host,
+      (step) => `${step.step} ${step.ok} ${step.reason}`,
+      (step) => h("li", {}, mark(step.ok ? "done" : "failed", step.step), h("span", { class: "why" }, step.reason)),
+    );
     this.host.hidden = status.host.length === 0;
   }
 
@@ -87,7 +114,10 @@ export class Overview {
     const volume = sum("in_bytes", "out_bytes");
     this.figures.connections.show(count(connections), "per second");
     this.figures.traffic.show(bytes(volume), "per second");
-    for (const [[series, picture], value] of [[this.connections, connections], [this.traffic, volume]]) {
+    for (const [[series, picture], value] of [
+      [this.connections, connections],
+      [this.traffic, volume],
+    ]) {
       series.push(value);
       draw(picture, series);
     }
@@ -98,19 +128,40 @@ export class Overview {
     const wrong = tables.some((row) => row.error) ? "not written" : tables.some((row) => row.held_back) ? "a change is held back" : "";
     const tookMost = Math.max(0, ...tables.map((row) => row.last_sync_seconds ?? 0));
     this.figures.kernel.show(whole(destinations), wrong || `destinations; last write ${count(tookMost * 1000)} ms`, wrong !== "");
-    rows(this.kernel, KERNEL, tables, (row) => row.namespace, (row) => {
-      const foreign = row.foreign.length ? `not ours, left alone: ${row.foreign.join(", ")}` : "";
-      const written = row.last_sync_at === null ? "-" : h("time", { datetime: row.last_sync_at, title: row.last_sync_at }, when(row.last_sync_at));
-      const state = row.error ? "failed" : row.held_back ? "held" : "done";
-      return [row.namespace || "the host's own", mark(state), row.services, row.destinations, row.draining, written, said(row.error, row.held_back?.text, foreign)];
-    });
+    rows(
+      this.kernel,
+      KERNEL,
+      tables,
+      (row) => row.namespace,
+      (row) => {
+        const foreign = row.foreign.length ? `not ours, left alone: ${row.foreign.join(", ")}` : "";
+        const written =
+          row.last_sync_at === null ? "-" : h("time", { datetime: row.last_sync_at, title: row.last_sync_at }, when(row.last_sync_at));
+        const state = row.error ? "failed" : row.held_back ? "held" : "done";
+        return [
+          row.namespace || "the host's own",
+          mark(state),
+          row.services,
+          row.destinations,
+          row.draining,
+          written,
+          said(row.error, row.held_back?.text, foreign),
+        ];
+      },
+    );
   }
 
   showSources(sources) {
-    rows(this.sources, SOURCES, sources, (row) => row.name, (row) => {
-      const problems = row.problems.slice(0, 5).map((problem) => `${problem.where}: ${problem.reason}`);
-      const more = row.problems.length > 5 ? `and ${plural(row.problems.length - 5, "more problem")}` : "";
-      return [row.name, row.place, mark(row.state), row.vips, age(row.age_seconds ?? NaN), said(row.reason, ...problems, more)];
-    });
+    rows(
+      this.sources,
+      SOURCES,
+      sources,
+      (row) => row.name,
+      (row) => {
+        const problems = row.problems.slice(0, 5).map((problem) => `${problem.where}: ${problem.reason}`);
+        const more = row.problems.length > 5 ? `and ${plural(row.problems.length - 5, "more problem")}` : "";
+        return [row.name, row.place, mark(row.state), row.vips, age(row.age_seconds ?? NaN), said(row.reason, ...problems, more)];
+      },
+    );
   }
 }

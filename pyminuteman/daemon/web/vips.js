@@ -11,8 +11,16 @@ const OPEN_MOST = 60; // backends in all, up to which every table stands open (a
 const LINES_FIRST = 200;
 const STATES = ["in", "held", "out"];
 const COLUMNS = [
-  ["Backend", "address"], ["Node", ""], ["Weight", "number"], ["State", ""], ["Why", "why"], ["Active", "number"],
-  ["Conn/s", "number"], ["Last 2 min", "picture"], ["Failed", "number wide"], ["Latency", "number wide"],
+  ["Backend", "address"],
+  ["Node", ""],
+  ["Weight", "number"],
+  ["State", ""],
+  ["Why", "why"],
+  ["Active", "number"],
+  ["Conn/s", "number"],
+  ["Last 2 min", "picture"],
+  ["Failed", "number wide"],
+  ["Latency", "number wide"],
 ];
 
 export const reason = (backend) => {
@@ -41,7 +49,17 @@ class Line {
       this.show();
     });
     const live = (text, picture) => h("span", { class: "live" }, text, picture);
-    const summary = h("summary", {}, this.mark, this.name, this.address, this.counts, live(this.rate, this.pictures[0]), live(this.volume, this.pictures[1]), this.why);
+    const summary = h(
+      "summary",
+      {},
+      this.mark,
+      this.name,
+      this.address,
+      this.counts,
+      live(this.rate, this.pictures[0]),
+      live(this.volume, this.pictures[1]),
+      this.why,
+    );
     this.inside = h("div", {});
     this.element = h("details", { class: "vip" }, summary, this.inside);
     this.element.addEventListener("toggle", () => this.show());
@@ -52,7 +70,9 @@ class Line {
     this.vip = vip;
     const matches = (text) => text.toLowerCase().includes(wanted);
     const whole = !wanted || matches(vip.name) || matches(vip.vip);
-    this.rows = vip.backends.filter((row) => (state === "" || row.state === state) && (whole || matches(addressOf(row)) || matches(row.node) || matches(reason(row))));
+    this.rows = vip.backends.filter(
+      (row) => (state === "" || row.state === state) && (whole || matches(addressOf(row)) || matches(row.node) || matches(reason(row))),
+    );
     this.rows.sort((one, other) => natural(addressOf(one), addressOf(other)));
     const number = Object.fromEntries(STATES.map((name) => [name, vip.backends.filter((row) => row.state === name).length]));
     const worst = ["out", "held", "in"].find((name) => number[name]) ?? "out";
@@ -60,11 +80,20 @@ class Line {
     setText(this.name, vip.name || vip.vip);
     set(this.name, "title", vip.name || vip.vip);
     setText(this.address, vip.name ? vip.vip : "");
-    setText(this.counts, STATES.filter((name) => number[name]).map((name) => `${number[name]} ${name}`).join(", ") || "no backends");
+    setText(
+      this.counts,
+      STATES.filter((name) => number[name])
+        .map((name) => `${number[name]} ${name}`)
+        .join(", ") || "no backends",
+    );
     const troubled = vip.backends.filter((row) => row.state !== "in");
     const rank = (row) => STATES.indexOf(row.state);
     const first = troubled.sort((one, other) => rank(other) - rank(one) || natural(addressOf(one), addressOf(other)))[0];
-    const said = vip.failed_open.length ? `failed open: ${vip.failed_open.join(", ")}` : first ? `${addressOf(first)} ${first.state}: ${reason(first)}` : "";
+    const said = vip.failed_open.length
+      ? `failed open: ${vip.failed_open.join(", ")}`
+      : first
+        ? `${addressOf(first)} ${first.state}: ${reason(first)}`
+        : "";
     setText(this.why, troubled.length > 1 && !vip.failed_open.length ? `${said}, and ${troubled.length - 1} more` : said);
     this.show();
   }
@@ -99,8 +128,16 @@ class Line {
     const failed = outcome ? `${count(outcome.failed)} of ${count(outcome.opened + outcome.failed)}` : "-";
     const latency = outcome && outcome.latency_ms !== null ? `${count(outcome.latency_ms)} ms` : "-";
     return [
-      key, row.node, weight, mark(row.state), reason(row), now?.active ?? row.connections?.active ?? "-",
-      now ? count(now.rates.connections) : "-", this.backendPictures.get(key), failed, latency,
+      key,
+      row.node,
+      weight,
+      mark(row.state),
+      reason(row),
+      now?.active ?? row.connections?.active ?? "-",
+      now ? count(now.rates.connections) : "-",
+      this.backendPictures.get(key),
+      failed,
+      latency,
     ];
   }
 
@@ -137,8 +174,17 @@ export class VIPs {
     this.services = new Map();
     this.linesMost = LINES_FIRST;
     this.search = h("input", { type: "search", placeholder: "Filter VIPs and backends", "aria-label": "Filter VIPs and backends" });
-    const options = [["", "All states"], ["in", "In"], ["held", "Held"], ["out", "Out"]];
-    this.state = h("select", { "aria-label": "Backends in which state" }, ...options.map(([value, title]) => h("option", { value }, title)));
+    const options = [
+      ["", "All states"],
+      ["in", "In"],
+      ["held", "Held"],
+      ["out", "Out"],
+    ];
+    this.state = h(
+      "select",
+      { "aria-label": "Backends in which state" },
+      ...options.map(([value, title]) => h("option", { value }, title)),
+    );
     this.toggle = h("button", { type: "button", class: "quiet" }, "Open all");
     const filter = () => {
       this.opening = this.filtered; // what was looked for should be seen
@@ -186,11 +232,18 @@ export class VIPs {
   show() {
     const wanted = this.search.value.trim().toLowerCase();
     const state = this.state.value;
-    const ordered = [...this.data.vips].sort((one, other) => natural(one.name || one.vip, other.name || other.vip) || natural(one.vip, other.vip));
+    const ordered = [...this.data.vips].sort(
+      (one, other) => natural(one.name || one.vip, other.name || other.vip) || natural(one.vip, other.vip),
+    );
     for (const vip of ordered) this.lineOf(vip).update(vip, wanted, state);
     const matching = ordered.map((vip) => this.lines.get(vip.vip)).filter((line) => !this.filtered || line.matching);
     const shown = matching.slice(0, this.linesMost);
-    keyed(this.list, shown, (line) => line.vip.vip, (line) => line.element);
+    keyed(
+      this.list,
+      shown,
+      (line) => line.vip.vip,
+      (line) => line.element,
+    );
     const few = shown.reduce((sum, line) => sum + line.rows.length, 0) <= OPEN_MOST;
     if (this.opening && few) for (const line of shown) line.element.open = true;
     this.opening = false;
@@ -231,11 +284,18 @@ export class VIPs {
   }
 
   showRefused() {
-    const claims = this.data.refused.map((row) => `${row.vip}, claimed by ${row.claimant.source} on ${row.node}: ${row.reason}${row.detail ? ` (${row.detail})` : ""}`);
+    const claims = this.data.refused.map(
+      (row) => `${row.vip}, claimed by ${row.claimant.source} on ${row.node}: ${row.reason}${row.detail ? ` (${row.detail})` : ""}`,
+    );
     const texts = [...new Set([...claims, ...this.data.conflicts])];
     this.refusedBox.hidden = texts.length === 0;
     setText(this.refusedTitle, `Claims that were refused or contradict each other: ${texts.length}`);
-    keyed(this.refused, texts.slice(0, LINES_FIRST), (text) => text, (text) => h("li", {}, text));
+    keyed(
+      this.refused,
+      texts.slice(0, LINES_FIRST),
+      (text) => text,
+      (text) => h("li", {}, text),
+    );
   }
 
   forget() {

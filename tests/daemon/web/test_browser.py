@@ -265,6 +265,20 @@ def test_a_stream_that_is_cut_goes_on_after_the_last_event(page: Browser, serve:
     page.until("the event", lambda: "the first after" in page.text("#events"))
 
 
+def test_a_flood_of_events(page: Browser, serve: Serve) -> None:
+    cluster = PageCluster(5)
+    server = serve(cluster)
+    live(page)
+    for number in range(1500):
+        cluster.say("weight", f"number {number} of the flood")
+    server.tell()
+    page.until("the last of them", lambda: page.text(".events li .mark") == "number 1499 of the flood")
+    shown = page.run("return [...document.querySelectorAll('.events li .mark')].map(m => m.textContent)")
+    assert shown == [f"number {number} of the flood" for number in range(1499, 1299, -1)]
+    looks = sum(path == "/v1/backends" for path in server.asked)
+    assert looks <= 5  # asked once a second, however much happens
+
+
 def test_events_that_were_dropped_are_said_to_be(page: Browser, serve: Serve) -> None:
     cluster = PageCluster(5)
     server = serve(cluster)
