@@ -41,12 +41,12 @@ export class Layout {
   update(nodes, links) {
     const ids = nodes.map((node) => node.id).sort();
     const known = new Set(ids);
-    const pairs = links.filter(([one, other]) => known.has(one) && known.has(other) && one !== other);
+    const keys = links
+      .filter(([one, other]) => known.has(one) && known.has(other) && one !== other)
+      .map(([one, other]) => (one < other ? `${one} ${other}` : `${other} ${one}`));
+    const pairs = [...new Set(keys)].sort().map((key) => key.split(" ")); // both ends may tell of one link
     const shape = ids.join();
-    const linked = pairs
-      .map((pair) => pair.join("-"))
-      .sort()
-      .join();
+    const linked = pairs.join();
     if (shape === this.shape && linked === this.linked) return false;
     const first = this.nodes.size === 0;
     const heat = first ? FIRST : shape === this.shape ? OTHER_LINKS : OTHER_NODES;

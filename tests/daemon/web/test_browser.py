@@ -133,7 +133,7 @@ def test_a_node_goes_down_and_returns(page: Browser, serve: Serve) -> None:
     assert f"{name} down" in page.run("return document.querySelector('.canvas').getAttribute('aria-label')")
     assert page.text(".events li .mark") == f"{name} is down"
     after = page.run(places)
-    assert max(abs(after[one] - before[one]) for one in before) < 250  # all are where they were, more or less
+    assert max(abs(after[one] - before[one]) for one in before if one != cluster.ids[2]) < 60  # the others are where they were
     cluster.turn(2, "alive")
     server.tell()
     page.until("alive", lambda: states_of_nodes(page)[name] == "#shape-round")
