@@ -8,6 +8,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/host/,errors.py filtering.py findings.py iptables_rules.py nft_table.py) \
+        $(addprefix pyminuteman/daemon/,markup.py page.py page_parts.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
         plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
@@ -23,7 +24,7 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources lint clean
+.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources screenshots lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -61,6 +62,10 @@ bench-store: ## what the store costs: a change among 1,000 nodes, a restart with
 bench-sources: ## how fast sources are read, and how soon the kernel has what they say
 	@tools/install.sh bench
 	@$(VENV)/python benchmarks/sources/run.py $(ARGS)
+
+screenshots: ## the pictures of the web page in docs/screenshots, by a real browser
+	@tools/install.sh dev
+	@$(VENV)/python -m tests.support.page_screenshots
 
 lint: ## style, types, layers
 	@tools/install.sh dev

@@ -24,7 +24,10 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev libnl-route-3-de
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     packages="$packages python3-dev"
 case $extra in
-dev) packages="$packages nftables clang libclang-rt-dev valgrind libc6-dbg etcd-server" ;;
+dev)
+    packages="$packages nftables clang libclang-rt-dev valgrind libc6-dbg etcd-server"
+    packages="$packages chromium chromium-driver fonts-dejavu-core" # the page, in a real browser
+    ;;
 bench) packages="$packages valgrind libc6-dbg serf nftables etcd-server" ;;
 esac
 if command -v dpkg-query >/dev/null; then
