@@ -118,12 +118,15 @@ def _application(routes: Iterable[BaseRoute]) -> ASGIApplication:
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
         path = request.url.path[:200]
+        headers = dict(error.headers or {})
+        if "Allow" in headers:  # a set, to starlette
+            headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
         texts = {
             404: ("not_found", f"there is nothing at {path}", "see /v1/openapi.json"),
-            405: ("wrong_method", f"{request.method[:20]} is not for {path}", f"use {(error.headers or {}).get('Allow', '')}"),
+            405: ("wrong_method", f"{request.method[:20]} is not for {path}", f"use {headers.get('Allow', '')}"),
         }
         code, text, hint = texts.get(error.status_code, ("bad_request", str(error.detail), ""))
-        return error_response(ApiError(error.status_code, code, text, hint, error.headers))
+        return error_response(ApiError(error.status_code, code, text, hint, headers))
 
     async def refused(_request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)  # noqa: S101

@@ -182,6 +182,8 @@ class _Connection:
         self.limits = server.limits
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
         self.body_read = self.head_only = False
+        self.early: Any = None
+        """The event after the head, if it came with it: of a request without a body its end, which no application asks for."""
 
     async def run(self) -> None:
         """Serve requests until one of both sides has enough."""
@@ -189,6 +191,9 @@ class _Connection:
         while True:
             try:
                 request = await self.server.wait_for_request(self._next_event, seconds)
+                if isinstance(request, h11.Request):
+                    self._check_size(request)
+                    self._look_ahead()
             except h11.RemoteProtocolError as error:
                 await self._refuse(error)
                 return
@@ -199,9 +204,23 @@ class _Connection:
             if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE or self.server.closing.is_set():
                 return
             self.http.start_next_cycle()
+            self.early = None
             seconds = self.limits.idle_seconds
 
+    def _check_size(self, request: h11.Request) -> None:
+        """h11 looks at heads that are not complete yet; one that came at once it takes."""
+        size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+        if size > self.limits.head_bytes:
+            raise h11.RemoteProtocolError("the headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _look_ahead(self) -> None:
+        event = self.http.next_event()
+        self.early = None if event is h11.NEED_DATA or event is h11.PAUSED else event
+
     async def _next_event(self) -> Any:
+        if self.early is not None:
+            event, self.early = self.early, None
+            return event
         while True:
             event = self.http.next_event()
             if event is not h11.NEED_DATA:
@@ -215,9 +234,6 @@ class _Connection:
         try:
             await self.server.app(self._scope(request), self._receive, self._tell)
         except PeerGone:
-            return
-        except h11.RemoteProtocolError as error:  # of the body
-            await self._refuse(error)
             return
         except Exception:  # noqa: BLE001 - it is in the log, and the next request may do better
             self.server.counters["failures"] += 1
@@ -250,7 +266,11 @@ class _Connection:
         """The next piece of the body; after its end, that the client is gone."""
         if not self.body_read:
             with trio.move_on_after(self.limits.body_seconds):
-                event = await self._next_event()
+                try:
+                    event = await self._next_event()
+                except h11.RemoteProtocolError as error:
+                    await self._refuse(error)
+                    raise PeerGone from None
                 if isinstance(event, h11.Data):
                     return {"type": "http.request", "body": bytes(event.data), "more_body": True}
                 self.body_read = True

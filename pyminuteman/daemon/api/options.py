@@ -106,13 +106,15 @@ def load_tokens(path: Path) -> Tokens:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigurationError(path, "", "is no plain file")
             if status.st_mode & 0o077:
                 raise ConfigurationError(path, "", f"can be read or written by others; do: chmod 600 {path}")
-            text = file.read(_FILE_MOST_BYTES).decode("ascii")
+            text = os.read(descriptor, _FILE_MOST_BYTES).decode("ascii")
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ConfigurationError(path, "", f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -20,6 +20,8 @@ __all__ = ["Peer", "peer_of", "user_name"]
 _UCRED: Final = Struct("iII")
 _SO_PEERGROUPS: Final = 59
 """From asm-generic/socket.h (Linux 4.13); Python has no name for it."""
+_GROUPS_BYTES: Final = 1024
+"""The most that Python asks a socket for: 256 groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ def peer_of(connection: trio.socket.SocketType) -> Peer:
     _, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     groups = {gid}
     try:
-        packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
-    except OSError:  # above 1,024 groups, or an older kernel: the effective group is known all the same
+        packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError:  # more groups than that, or an older kernel: the effective group is known all the same
         packed = b""
     whole = len(packed) // 4 * 4
     groups |= {int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, whole, 4)}

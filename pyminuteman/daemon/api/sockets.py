@@ -34,33 +34,23 @@ def listening_unix(path: Path, group: str = "") -> Iterator[socket.socket]:
     gid = _group_id(group)
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        # Made under another name with its mode, and put in place at once: whoever looks sees all of it or nothing.
-        made = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             _remove_stale(path)
-            _remove_stale(made)
-            before = os.umask(0o177)
+            before = os.umask(0o177)  # nobody else gets in before its group and mode are set
             try:
-                listener.bind(str(made))
+                listener.bind(str(path))
             finally:
                 os.umask(before)
-            stack.callback(_unlink_quietly, made)
+            ours = path.stat()
+            stack.callback(_remove_ours, path, ours)
             if gid is not None:
-                os.chown(made, -1, gid)
-            made.chmod(_MODE)
+                os.chown(path, -1, gid)
+            path.chmod(_MODE)
             listener.listen(_BACKLOG)
-            ours = made.stat()
-            made.rename(path)
         except OSError as error:
             raise ConfigurationError(path, "api.socket", _what_to_do(error, path, group)) from None
         listener.setblocking(False)
-        try:
-            yield listener
-        finally:
-            with suppress(OSError):
-                there = path.stat()
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                    path.unlink()
+        yield listener
 
 
 def _group_id(group: str) -> int | None:
@@ -92,9 +82,12 @@ def _remove_stale(path: Path) -> None:
     raise ConfigurationError(path, "api.socket", "another process listens there already: stop it, or choose another path")
 
 
-def _unlink_quietly(path: Path) -> None:
+def _remove_ours(path: Path, ours: os.stat_result) -> None:
+    """A successor may have put its own there by now."""
     with suppress(OSError):
-        path.unlink()
+        there = path.stat()
+        if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            path.unlink()
 
 
 def _what_to_do(error: OSError, path: Path, group: str) -> str:
