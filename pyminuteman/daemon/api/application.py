@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Router
+from starlette.routing import Route, Router
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.daemon.api.answers import ApiError, error_response
@@ -32,12 +32,15 @@ class Api:
 
     Attributes:
         tcp: Where it listens besides the unix socket; None when it does not.
+        routes: What can be asked for.
     """
 
-    def __init__(self, server: HttpServer, guard: Guard, streams: EventStreams, tcp: Endpoint | None) -> None:
+    def __init__(
+        self, server: HttpServer, guard: Guard, streams: EventStreams, routes: tuple[Route, ...], tcp: Endpoint | None
+    ) -> None:
         """For :func:`open_api`."""
         self._server, self._guard, self._streams = server, guard, streams
-        self.tcp = tcp
+        self.routes, self.tcp = routes, tcp
 
     def metrics(self) -> Mapping[str, float]:
         """Plain numbers by name; counters end in ``_total``."""
@@ -91,14 +94,14 @@ async def open_api(
             tcp = Endpoint(*listener.getsockname()[:2])
             listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), context))
         streams = EventStreams(subject.events, server.closing, options.streams)
-        routes = Routes(subject, streams, options.metrics_labels)
-        application = _application(routes.routes())
+        routes = tuple(Routes(subject, streams, options.metrics_labels).routes())
+        application = _application(routes)
         guard = Guard(
             application, group=group, owner=os.geteuid(), tokens=tokens, hosts=frozenset(options.hosts), limits=guard_limits
         )
         server.app = guard
         failure: Exception | None = None
-        api = Api(server, guard, streams, tcp)
+        api = Api(server, guard, streams, routes, tcp)
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda *, task_status: server.serve(listeners, task_status=task_status))
             try:
@@ -114,7 +117,7 @@ async def _unready(*_message: object) -> None:
     raise RuntimeError("nothing is served yet")
 
 
-def _application(routes: Iterable[BaseRoute]) -> ASGIApplication:
+def _application(routes: Iterable[Route]) -> ASGIApplication:
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
         path = request.url.path[:200]

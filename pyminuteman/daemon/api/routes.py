@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from pyminuteman.daemon import metrics
 from pyminuteman.daemon.api.answers import ApiError, dump, json_response, response_with_tag
@@ -64,7 +64,7 @@ class Routes:
         """Differs when anything may be otherwise than it was."""
         return self._subject.events.newest, self._writes
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """For starlette."""
         return [
             Route("/healthz", self._healthz),
