@@ -7,6 +7,8 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
+        $(addprefix pyminuteman/daemon/,api/openapi.py api/openapi_schemas.py exposition.py metric_names.py metrics.py observed.py \
+        traffic_views.py views.py vip_views.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
         plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \

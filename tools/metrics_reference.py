@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pyminuteman.daemon.metric_names import API, FAMILIES, HEALTH, MEMBERSHIP, STORE
 
 HEAD = """# Metrics
@@ -45,7 +47,7 @@ def main() -> None:
         (name, family.kind, ", ".join(f"`{label}`" for label in family.labels) or "-", family.text.replace("|", "\\|"))
         for name, family in FAMILIES.items()
     ]
-    print(HEAD + table("The node, its kernel and its host", [row for row in own if row[0].startswith("minuteman_")]))
+    parts = [HEAD, table("The node, its kernel and its host", [row for row in own if row[0].startswith("minuteman_")])]
     for title, source in (
         ("The membership", MEMBERSHIP),
         ("The store", STORE),
@@ -55,8 +57,9 @@ def main() -> None:
         rows = [
             (name, "counter" if name.endswith("_total") else "gauge", "-", text) for name, text in source.names.values() if name
         ]
-        print(table(title, rows))
-    print(table("The process", [row for row in own if row[0].startswith("process_")]))
+        parts.append(table(title, rows))
+    parts.append(table("The process", [row for row in own if row[0].startswith("process_")]))
+    sys.stdout.write("\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ __all__ = [
     "Buckets",
     "FeedObserved",
     "Happening",
-    "HostStep",
+    "HostObserved",
     "KernelObserved",
     "Mark",
     "Moment",
@@ -167,7 +167,7 @@ class OutcomesOf:
 
 
 @dataclass(frozen=True, slots=True)
-class HostStep:
+class HostObserved:
     """One step of the host's set-up: whether it stands, and why not."""
 
     step: str
@@ -215,7 +215,7 @@ class Observation:
     statistics: Mapping[ServiceKey, ServiceStatistics] = field(default_factory=dict)
     """Of the host's own kernel table."""
     outcomes: Mapping[tuple[ServiceKey, BackendKey], OutcomesOf] = field(default_factory=dict)
-    host: tuple[HostStep, ...] = ()
+    host: tuple[HostObserved, ...] = ()
     membership_metrics: Mapping[str, float] = field(default_factory=dict)
     store_metrics: Mapping[str, float] = field(default_factory=dict)
     health_metrics: Mapping[str, float] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from pyminuteman.daemon.api import Api, ApiOptions, NoSuchThing, NotNow, open_ap
 from pyminuteman.daemon.observed import (
     Buckets,
     FeedObserved,
-    HostStep,
+    HostObserved,
     KernelObserved,
     Mark,
     Moment,
@@ -116,7 +116,7 @@ def observation(**changes: Any) -> Observation:
         ),
         statistics=statistics,
         outcomes={(service.key, ONE): OutcomesOf(9, 1, Buckets((0.001,), (8, 1), 0.01), 0.0012345)},
-        host=(HostStep("dummy", ok=True), HostStep("masquerade", ok=True)),
+        host=(HostObserved("dummy", ok=True), HostObserved("masquerade", ok=True)),
         membership_metrics={
             "active_view_size": 1,
             "suspicions_total": 1,
