@@ -20,6 +20,7 @@ from pyminuteman.daemon.api.event_stream import EventStreams
 from pyminuteman.daemon.api.guard import Guard, GuardLimits
 from pyminuteman.daemon.api.http_server import ASGIApplication, HttpServer, ServerLimits
 from pyminuteman.daemon.api.options import ApiOptions, load_tokens, tls_context
+from pyminuteman.daemon.api.page_routes import Page, page_routes
 from pyminuteman.daemon.api.routes import Routes
 from pyminuteman.daemon.api.sockets import listening_tcp, listening_unix
 from pyminuteman.daemon.api.subject import Subject
@@ -65,6 +66,7 @@ async def open_api(
     subject: Subject,
     options: ApiOptions,
     *,
+    page: Page | None = None,
     server_limits: ServerLimits | None = None,
     guard_limits: GuardLimits | None = None,
 ) -> AsyncIterator[Api]:
@@ -73,6 +75,7 @@ async def open_api(
     Args:
         subject: The node.
         options: How it is reached.
+        page: What is at ``/``; None for nothing.
         server_limits: Of connections.
         guard_limits: Of requests.
 
@@ -94,14 +97,16 @@ async def open_api(
             tcp = Endpoint(*listener.getsockname()[:2])
             listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), context))
         streams = EventStreams(subject.events, server.closing, options.streams)
-        routes = tuple(Routes(subject, streams, options.metrics_labels).routes())
+        routes = [*Routes(subject, streams, options.metrics_labels).routes()]
+        if page is not None:
+            routes += page_routes(subject, page)
         application = _application(routes)
         guard = Guard(
             application, group=group, owner=os.geteuid(), tokens=tokens, hosts=frozenset(options.hosts), limits=guard_limits
         )
         server.app = guard
         failure: Exception | None = None
-        api = Api(server, guard, streams, routes, tcp)
+        api = Api(server, guard, streams, tuple(routes), tcp)
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda *, task_status: server.serve(listeners, task_status=task_status))
             try:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import trio
 
 from pyminuteman.daemon.api.answers import entity_tag
-from pyminuteman.daemon.observed import Observation
 
 __all__ = ["Rendered"]
 
 _THREADS: Final = 2
 
 
-class Rendered:
+T = TypeVar("T")
+
+
+class Rendered(Generic[T]):
     """One kind of answer.
 
     Args:
@@ -27,8 +29,8 @@ class Rendered:
 
     def __init__(
         self,
-        observe: Callable[[], Awaitable[Observation]],
-        make: Callable[[Observation], bytes],
+        observe: Callable[[], Awaitable[T]],
+        make: Callable[[T], bytes],
         *,
         fresh_seconds: float,
         version: Callable[[], object] = lambda: None,

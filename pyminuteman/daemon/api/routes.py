@@ -182,7 +182,7 @@ def _dumping(view: Callable[[Observation], object]) -> Callable[[Observation], b
     return lambda seen: dump(view(seen))
 
 
-def _rendered(rendered: Rendered) -> Callable[[Request], Awaitable[Response]]:
+def _rendered(rendered: Rendered[Observation]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         body, tag = await rendered.get()
         return response_with_tag(request, body, _JSON, tag)

@@ -224,7 +224,7 @@ class Double:
 async def unix_api(tmp_path: Path, double: Double, **besides: Any) -> AsyncIterator[tuple[HttpClient, Api]]:
     """The API on a unix socket, and a client of it."""
     path = tmp_path / "api.sock"
-    options = {name: besides.pop(name) for name in list(besides) if not name.endswith("_limits")}
+    options = {name: besides.pop(name) for name in list(besides) if not name.endswith("_limits") and name != "page"}
     async with (
         open_api(double, ApiOptions(socket=path, **options), **besides) as api,
         HttpClient("http://minuteman", HttpOptions(unix_socket=path, timeout_seconds=5)) as client,
