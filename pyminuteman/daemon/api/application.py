@@ -19,7 +19,7 @@ from pyminuteman.daemon.api.answers import ApiError, error_response
 from pyminuteman.daemon.api.event_stream import EventStreams
 from pyminuteman.daemon.api.guard import Guard, GuardLimits
 from pyminuteman.daemon.api.http_server import ASGIApplication, HttpServer, ServerLimits
-from pyminuteman.daemon.api.options import ApiOptions, load_tokens, tls_context
+from pyminuteman.daemon.api.options import ApiOptions, load_certificates, load_tokens, tls_context
 from pyminuteman.daemon.api.page_routes import Page, page_routes
 from pyminuteman.daemon.api.routes import Routes
 from pyminuteman.daemon.api.sockets import listening_tcp, listening_unix
@@ -37,9 +37,18 @@ class Api:
     """
 
     def __init__(
-        self, server: HttpServer, guard: Guard, streams: EventStreams, routes: tuple[Route, ...], tcp: Endpoint | None
+        self,
+        server: HttpServer,
+        guard: Guard,
+        streams: EventStreams,
+        *,
+        options: ApiOptions,
+        context: ssl.SSLContext | None,
+        routes: tuple[Route, ...],
+        tcp: Endpoint | None,
     ) -> None:
         """For :func:`open_api`."""
+        self._options, self._context = options, context
         self._server, self._guard, self._streams = server, guard, streams
         self.routes, self.tcp = routes, tcp
 
@@ -55,6 +64,20 @@ class Api:
             "events_missed_total": self._streams.missed,
             "refused_requests_total": self._guard.refused.total(),
         }
+
+    def reload(self) -> None:
+        """Read tokens and certificates anew. Connections that are open keep theirs; a token that is gone is good for nothing from now on.
+
+        Blocks; may be called in a thread.
+
+        Raises:
+            ConfigurationError: A file is no good. What was read before stands.
+        """
+        tokens = None if self._options.token_file is None else load_tokens(self._options.token_file)
+        if self._context is not None:
+            tls_context(self._options)  # all of it is tried before any of it is taken
+            load_certificates(self._context, self._options)
+        self._guard.tokens = tokens
 
     def close(self) -> None:
         """Say goodbye to the streams, finish what is under way, and take nothing more."""
@@ -106,7 +129,7 @@ async def open_api(
         )
         server.app = guard
         failure: Exception | None = None
-        api = Api(server, guard, streams, tuple(routes), tcp)
+        api = Api(server, guard, streams, options=options, context=context, routes=tuple(routes), tcp=tcp)
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda *, task_status: server.serve(listeners, task_status=task_status))
             try:

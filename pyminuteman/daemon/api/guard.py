@@ -93,6 +93,11 @@ class Guard:
         tokens: What clients over TCP have to know; None: no token is good.
         hosts: Names that we go by.
         limits: What a request may take.
+
+    Attributes:
+        tokens: May be replaced at any time.
+        answers: How many there were of each status.
+        refused: What was turned away, by the code of the error.
     """
 
     def __init__(
@@ -106,7 +111,7 @@ class Guard:
         limits: GuardLimits | None = None,
     ) -> None:
         self._app = app
-        self._group, self._owner, self._tokens = group, owner, tokens
+        self._group, self._owner, self.tokens = group, owner, tokens
         self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
         self._limits = GuardLimits() if limits is None else limits
         self._running = 0
@@ -253,7 +258,7 @@ class Guard:
         if peer.verified:
             return Access(peer, write=True, who=f"certificate {peer.certificate}")
         token = _token(headers.get("authorization", ""))
-        write_allowed = self._tokens.allows(token) if self._tokens is not None and token else None
+        write_allowed = self.tokens.allows(token) if self.tokens is not None and token else None
         if write_allowed is None:
             return None
         return Access(peer, write_allowed, who=f"token from {peer.address}")

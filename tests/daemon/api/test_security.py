@@ -23,7 +23,9 @@ import trustme
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.daemon.api import ApiOptions, open_api
+from pyminuteman.daemon.api.http_server import ServerLimits
 from pyminuteman.daemon.api.options import load_tokens
+from pyminuteman.daemon.api.peers import user_name
 from pyminuteman.daemon.api.sockets import listening_unix
 from pyminuteman.errors import ConfigurationError
 from tests.daemon.api.double import Double
@@ -306,3 +308,52 @@ async def test_a_certificate_stands_for_a_token(tmp_path: Path) -> None:
             with pytest.raises((trio.BrokenResourceError, EOFError)):
                 await read_until(plain, b"HTTP")
     assert [by for _, _, by, _ in double.done] == ["certificate operator"]
+
+
+@pytest.mark.trio
+async def test_tokens_and_certificates_are_read_anew(tmp_path: Path, token_file: Path) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    options = ApiOptions(socket=None, tcp=LOOPBACK, token_file=token_file, certificate=pem)
+
+    async def ask(at: Endpoint, token: str) -> tuple[int, str]:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        stream = await trio.open_ssl_over_tcp_stream(at.address, at.port, https_compatible=True, ssl_context=context)
+        async with stream:
+            await stream.do_handshake()
+            serial = stream.getpeercert()["serialNumber"]
+            await stream.send_all(http("GET", "/v1/status", Host=str(at), Authorization=f"Bearer {token}"))
+            return (await answered(stream))[0], serial
+
+    async with open_api(Double(), options) as api:
+        assert api.tcp is not None
+        status, serial = await ask(api.tcp, SECRET)
+        assert status == 200
+        pem.write_text("nonsense")
+        token_file.write_text("another-token-of-twenty")  # noqa: ASYNC240 - a file of the test
+        with pytest.raises(ConfigurationError, match="no certificate or key without a password"):
+            api.reload()
+        assert await ask(api.tcp, SECRET) == (200, serial)  # all as it was
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+        api.reload()
+        assert (await ask(api.tcp, SECRET))[0] == 401
+        status, another = await ask(api.tcp, "another-token-of-twenty")
+        assert (status, another == serial) == (200, False)
+
+
+@pytest.mark.trio
+async def test_clients_that_never_finish_the_handshake_are_let_go(tmp_path: Path, token_file: Path) -> None:
+    pem = tmp_path / "server.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    options = ApiOptions(socket=None, tcp=LOOPBACK, token_file=token_file, certificate=pem)
+    async with open_api(Double(), options, server_limits=ServerLimits(handshake_seconds=0.1)) as api:
+        assert api.tcp is not None
+        async with await trio.open_tcp_stream(api.tcp.address, api.tcp.port) as stream:
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+
+
+def test_users_without_a_name() -> None:
+    assert (user_name(0), user_name(4_000_000_000)) == ("root", "uid 4000000000")
