@@ -67,7 +67,7 @@ class ServerLimits:
     head_bytes: int = 16384
     head_seconds: float = 10.0
     idle_seconds: float = 30.0
-    body_seconds: float = 10.0
+    body_seconds: float = 5.0
     send_seconds: float = 10.0
     handshake_seconds: float = 10.0
     end_seconds: float = 2.0
@@ -116,29 +116,34 @@ class HttpServer:
 
     def _handler(self, context: ssl.SSLContext | None) -> Callable[[trio.SocketStream], Awaitable[None]]:
         async def handle(stream: trio.SocketStream) -> None:
-            peer = peer_of(stream.socket)
-            crowd = self._peers[peer.key]
-            crowded = crowd >= self.limits.connections_of_a_peer and not peer.is_root
-            if crowded or (self.open_connections >= self.limits.connections and not (peer.is_root and not crowd)):
-                self.counters["refused_connections"] += 1
-                await trio.aclose_forcefully(stream)
-                return
-            self.counters["connections"] += 1
-            self._peers[peer.key] += 1
             try:
-                await self._serve(stream, peer, context)
+                await self._take(stream, context)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                 pass  # the client's affair
             except Exception:  # noqa: BLE001 - one connection is not the daemon
                 self.counters["failures"] += 1
                 _log.exception("a connection of the API ended by an error of ours")
             finally:
-                self._peers[peer.key] -= 1
-                if not self._peers[peer.key]:
-                    del self._peers[peer.key]
                 await trio.aclose_forcefully(stream)
 
         return handle
+
+    async def _take(self, stream: trio.SocketStream, context: ssl.SSLContext | None) -> None:
+        """Serve a connection, if there is room for it."""
+        peer = peer_of(stream.socket)
+        own = self._peers[peer.key]
+        full = self.open_connections >= self.limits.connections
+        if (full and not (peer.is_root and not own)) or (own >= self.limits.connections_of_a_peer and not peer.is_root):
+            self.counters["refused_connections"] += 1
+            return
+        self.counters["connections"] += 1
+        self._peers[peer.key] += 1
+        try:
+            await self._serve(stream, peer, context)
+        finally:
+            self._peers[peer.key] -= 1
+            if not self._peers[peer.key]:
+                del self._peers[peer.key]
 
     async def _serve(self, stream: trio.SocketStream, peer: Peer, context: ssl.SSLContext | None) -> None:
         channel: trio.abc.Stream = stream
@@ -238,11 +243,9 @@ class _Connection:
         except Exception:  # noqa: BLE001 - it is in the log, and the next request may do better
             self.server.counters["failures"] += 1
             _log.exception("the API could not answer %s %s", request.method.decode(), _shown(request.target))
-            if self.http.our_state is h11.IDLE or self.http.our_state is h11.SEND_RESPONSE:
-                await self._say(500, "internal", "an error of ours; it is in the log", "report it, with the log")
+            await self._say(500, "internal", "an error of ours; it is in the log", "report it, with the log")
             return
-        if self.http.our_state is h11.SEND_RESPONSE:
-            await self._say(500, "internal", "there was no answer", "report it")
+        await self._say(500, "internal", "there was no answer", "report it")
 
     def _scope(self, request: h11.Request) -> MutableMapping[str, Any]:
         path, _, query = request.target.partition(b"?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ class Routes:
         with_statistics = partial(subject.observe, statistics=True)
         changed = self._happened
         self._backends = Rendered(with_statistics, _dumping(backends_view), fresh_seconds=_FRESH_SECONDS, version=changed)
+        self._members = Rendered(subject.observe, _dumping(members_view), fresh_seconds=_FRESH_SECONDS, version=changed)
+        self._topology = Rendered(subject.observe, _dumping(topology_view), fresh_seconds=_FRESH_SECONDS, version=changed)
         self._statistics = Rendered(with_statistics, _dumping(statistics_view), fresh_seconds=_FRESH_SECONDS)
         self._legacy = Rendered(subject.observe, _dumping(legacy_vips_view), fresh_seconds=_FRESH_SECONDS, version=changed)
 
@@ -69,9 +71,9 @@ class Routes:
         return [
             Route("/healthz", self._healthz),
             Route("/metrics", self._get_metrics),
-            Route("/v1/status", self._view(status_view)),
-            Route("/v1/members", self._view(members_view)),
-            Route("/v1/topology", self._view(topology_view)),
+            Route("/v1/status", self._status),
+            Route("/v1/members", _rendered(self._members)),
+            Route("/v1/topology", _rendered(self._topology)),
             Route("/v1/backends", _rendered(self._backends)),
             Route("/v1/vips", _rendered(self._legacy)),
             Route("/v1/statistics", _rendered(self._statistics)),
@@ -88,11 +90,8 @@ class Routes:
 
     # Reading
 
-    def _view(self, view: Callable[[Observation], Mapping[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            return json_response(request, view(await self._subject.observe()))
-
-        return answer
+    async def _status(self, request: Request) -> Response:
+        return json_response(request, status_view(await self._subject.observe()))
 
     async def _healthz(self, _request: Request) -> Response:
         """This loop runs, and answers; how the node is besides, ``/v1/status`` tells."""

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from pyminuteman.daemon.api import Api, ApiOptions, open_api
 from pyminuteman.daemon.api.guard import GuardLimits
 from pyminuteman.daemon.api.http_server import HttpServer, ServerLimits
+from pyminuteman.errors import ConfigurationError
 from tests.daemon.api.double import Double, observation
 from tests.daemon.api.wire import answered, http, read_until, until
 
@@ -206,3 +207,87 @@ async def test_an_error_of_the_application_is_not_the_end_of_the_server(caplog: 
         server.closing.set()
     assert server.counters["failures"] == 2
     assert "a secret" in caplog.text
+
+
+@pytest.mark.trio
+async def test_a_body_may_wait_to_be_asked_for(tmp_path: Path) -> None:
+    double = Double()
+    async with opened(tmp_path, double) as (path, _), await trio.open_unix_socket(str(path)) as stream:
+        body = json.dumps({"node": "two"}).encode()
+        head = "POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+        await stream.send_all(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        await read_until(stream, b"HTTP/1.1 100 \r\n\r\n")
+        await stream.send_all(body)
+        assert (await answered(stream))[0] == 200
+    assert len(double.done) == 1
+
+
+@pytest.mark.trio
+async def test_who_leaves_in_the_middle_is_the_clients_affair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(tmp_path) as (path, api):
+        for sent in (
+            b"GET / HT",
+            b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+            http("GET", "/v1/events", Connection="keep-alive"),
+            http("GET", "/v1/events", Connection="keep-alive") * 2,
+        ):
+            stream = await trio.open_unix_socket(str(path))
+            await stream.send_all(sent)
+            await wait_all_tasks_blocked(0.01)
+            await stream.aclose()
+        assert api.metrics()["streams_open"] <= 1  # of two requests at once the end is noticed when something is sent
+    assert api.metrics()["failures_total"] == 0
+    assert caplog.text == ""
+
+
+@pytest.mark.trio
+async def test_an_error_beside_the_api_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with opened(tmp_path):
+            raise KeyError("mine")
+    assert not (tmp_path / "api.sock").exists()
+
+
+@pytest.mark.trio
+async def test_what_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "api.sock").mkdir()
+    with pytest.raises(ConfigurationError, match="no socket"):
+        async with opened(tmp_path):
+            raise AssertionError
+
+
+@pytest.mark.trio
+async def test_a_trouble_with_a_peer_is_not_the_end_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path) as (path, api):
+        for error in (OSError(107, "Transport endpoint is not connected"), RuntimeError("a bug")):
+
+            def unknown(_: object, error: Exception = error) -> None:
+                raise error
+
+            monkeypatch.setattr("pyminuteman.daemon.api.http_server.peer_of", unknown)
+            async with await trio.open_unix_socket(str(path)) as stream:
+                with trio.fail_after(5):
+                    assert await stream.receive_some() == b""
+            monkeypatch.undo()
+        assert api.metrics()["failures_total"] == 1
+        async with await trio.open_unix_socket(str(path)) as stream:
+            await stream.send_all(http("GET", "/healthz"))
+            assert (await answered(stream))[0] == 200
+    assert "a bug" in caplog.text
+
+
+@pytest.mark.trio
+async def test_messages_that_are_none() -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.push"})
+
+    server = HttpServer(app)
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        await nursery.start(lambda *, task_status: server.serve([(listener, None)], task_status=task_status))
+        async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as stream:
+            await stream.send_all(http("HEAD", "/"))
+            assert (await answered(stream))[0] == 500
+        server.closing.set()
