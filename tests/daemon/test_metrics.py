@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import trio
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families as families
@@ -22,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from pyminuteman.addresses import Endpoint
 from pyminuteman.daemon import metrics
 from pyminuteman.daemon.api.options import METRICS_LABELS
-from pyminuteman.daemon.exposition import Exposition, escaped
+from pyminuteman.daemon.exposition import Exposition, escaped, labelled
 from pyminuteman.daemon.metric_names import API, FAMILIES, HEALTH, MEMBERSHIP, STORE
 from pyminuteman.daemon.observed import Buckets, KernelObserved, OutcomesOf
 from pyminuteman.daemon.process import process_numbers
@@ -147,6 +149,14 @@ def test_a_name_adds_no_rows() -> None:
     assert rows(found["minuteman_source_up"], "source") == {(evil,): 1}
     assert rows(found["minuteman_vips"]) == {(): 2}
     assert escaped(evil).count("\n") == 0
+
+
+@given(st.text(), st.text())
+def test_any_text_is_a_label(one: str, other: str) -> None:
+    """But for half characters, which are no text."""
+    text = f"a{labelled({'one': one, 'other': other})} 1\n"
+    ((sample,),) = [family.samples for family in families(text)]
+    assert sample.labels == {"one": one, "other": other}
 
 
 def test_open_metrics_for_who_asks() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from pyminuteman.daemon.api import Api, ApiOptions, open_api
@@ -291,3 +295,50 @@ async def test_messages_that_are_none() -> None:
             await stream.send_all(http("HEAD", "/"))
             assert (await answered(stream))[0] == 500
         server.closing.set()
+
+
+NOISE = st.one_of(
+    st.binary(max_size=300),
+    st.builds(
+        lambda method, target, name, value, body: (
+            b"%b %b HTTP/1.1\r\nHost: x\r\n%b: %b\r\n\r\n%b" % (method, target, name, value, body)
+        ),
+        st.sampled_from([b"GET", b"PUT", b"POST", b"BREW", b"get", b"CONNECT", b"OPTIONS"]),
+        st.sampled_from(
+            [b"/", b"*", b"/v1/status", b"/v1/sources/%ff", b"//v1", b"/v1/drain", b"http://x/v1", b"/web/..", b"/%00", b"x:1"]
+        ),
+        st.sampled_from(
+            [b"Content-Length", b"Transfer-Encoding", b"Expect", b"Upgrade", b"Connection", b"If-None-Match", b"X"]
+        ),
+        st.sampled_from(
+            [b"0", b"-1", b"5", b"chunked", b"100-continue", b"h2c", b"websocket", b"\xff", b'W/"', b"99999999999999999999"]
+        ),
+        st.binary(max_size=20),
+    ),
+)
+
+
+@given(st.lists(NOISE, max_size=4))
+def test_no_bytes_get_at_the_server(sent: list[bytes]) -> None:
+    """Whatever is sent is no error of ours, and the next client is served."""
+
+    async def talk() -> None:
+        double = Double()
+        with tempfile.TemporaryDirectory() as directory:
+            async with opened(Path(directory), double, limits=SOON) as (path, api):
+                async with await trio.open_unix_socket(str(path)) as stream:
+                    found = b""
+                    with suppress(trio.BrokenResourceError), trio.fail_after(5):
+                        for piece in sent:
+                            await stream.send_all(piece)
+                        await stream.send_eof()
+                        while more := await stream.receive_some():
+                            found += more
+                async with await trio.open_unix_socket(str(path)) as stream:
+                    await stream.send_all(http("GET", "/healthz"))
+                    assert (await answered(stream))[0] == 200
+                assert api.metrics()["failures_total"] == 0
+                assert not re.search(rb"(?m)^HTTP/1\.1 500", found), found
+                assert double.done == []
+
+    trio.run(talk)
