@@ -49,6 +49,7 @@ class Rendered(Generic[T]):
             version = self._version()
             if trio.current_time() - self._made_at >= self._fresh_seconds or version != self._of:
                 began = trio.current_time()
+                self._answer, self._made_at = (b"", ""), -float("inf")  # the old one makes room for the new
                 seen = await self._observe()
                 body = await trio.to_thread.run_sync(self._make, seen, limiter=self._threads, abandon_on_cancel=True)
                 self._answer, self._made_at, self._of = (body, entity_tag(body)), began, version
