@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import trio
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.cli.vips_guard import Shrinkage
+from pyminuteman.daemon.api import NoSuchThing, NotNow
+from pyminuteman.daemon.node_subject import NodeSubject
 from pyminuteman.daemon.observed import Buckets, Mark
 from pyminuteman.daemon.observing import kernel, observe, symbol
 from pyminuteman.daemon.views import status_view
@@ -18,10 +21,11 @@ from pyminuteman.health.monitor import Target, open_monitor
 from pyminuteman.ipvs import ServiceKey
 from pyminuteman.kv import open_store
 from pyminuteman.membership import open_membership
+from pyminuteman.sources.base import SourceState
 from pyminuteman.sources.push import PushSource
 from pyminuteman.vips.desired import DesiredState
 from pyminuteman.vips.policy import Judgement
-from tests.daemon.api.double import ONE, OTHER, WALL, observation
+from tests.daemon.api.double import ONE, OTHER, WALL, Double, observation, unix_api
 
 KEY = ServiceKey.tcp("11.0.0.1", 80)
 
@@ -120,3 +124,49 @@ async def test_a_look_at_real_parts() -> None:
     told = status_view(seen)
     assert told["members"]["alive"] == 2
     assert told["sources"][0]["place"] == "push:"
+
+
+@pytest.mark.trio
+async def test_a_node_is_served(tmp_path: Path) -> None:
+    bind = Endpoint.parse("127.0.0.1:0")
+    source, double = PushSource(), Double()
+    async with open_membership(name="one", bind=bind) as one, open_store(one) as store, open_monitor() as monitor:
+        node: Any = SimpleNamespace(
+            started_at=WALL,
+            membership=one,
+            store=store,
+            feeds=[
+                SimpleNamespace(name="pushed", source=source, state=None, stale=False, age_seconds=None),
+                SimpleNamespace(name="other", source=observation().feeds[0], state=None, stale=False, age_seconds=None),
+            ],
+            state=DesiredState(),
+            judgement=Judgement(),
+            marks=SimpleNamespace(node_drains={}, backend_drains={}, weights={}),
+            monitor=monitor,
+            reconcilers={},
+            host=[],
+            events=double.events,
+            **{verb: getattr(double, verb) for verb in ("drain", "undrain", "set_weight", "clear_weight", "reload", "confirm")},
+        )
+        node.feeds[1].source = SimpleNamespace(name="file:x", status=source.status)
+        subject = NodeSubject(node=node, cluster="test", engine="gossip", zone="z", plain=lambda: {"a": 1})
+        async with unix_api(tmp_path, subject) as (client, api):  # type: ignore[arg-type]
+            subject.api_metrics, subject.event_counts = api.metrics, lambda: {"sync": 1}
+            assert (await client.json("GET", "/v1/config"))["config"] == {"a": 1}
+            await client.json("POST", "/v1/drain", body={"node": "one"})
+            await client.json("POST", "/v1/undrain", body={"node": "one"})
+            node.marks.weights[None, ONE] = (1, Mark("root", WALL))
+            await client.json("POST", "/v1/weight", body={"backend": str(ONE), "weight": 1})
+            await client.json("POST", "/v1/weight", body={"backend": str(ONE), "weight": None})
+            await client.json("POST", "/v1/reload")
+            await client.json("PUT", "/v1/sources/pushed", body={"vip": []})
+            async with client.stream("GET", "/metrics") as response:
+                text = (await response.read()).decode()
+        assert "minuteman_api_requests_total " in text
+        assert 'minuteman_events_total{kind="sync"} 1' in text
+        with pytest.raises(NoSuchThing):
+            subject.push("other", SourceState())
+        with pytest.raises(NotNow):
+            await subject.confirm("")
+    assert [verb for verb, *_ in double.done] == ["drain", "undrain", "weight", "clear", "reload"]
+    assert source.status.counters["pushes"] == 1
