@@ -122,7 +122,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         _HISTOGRAM, "Estimated latency of new connections: round trip and three deviations of it.", ("service",)
     ),
     # Sources
-    "minuteman_source_up": Family(_GAUGE, "1 while the last reading of the source was good.", ("source",)),
+    "minuteman_source_up": Family(
+        _GAUGE, "0 while the last reading of the source failed, else 1; 1 before the first.", ("source",)
+    ),
     "minuteman_source_stale": Family(_GAUGE, "1 while the source has been silent for longer than it may.", ("source",)),
     "minuteman_source_age_seconds": Family(_GAUGE, "Since the source was last known to be good.", ("source",)),
     "minuteman_source_failures": Family(_GAUGE, "Readings that failed in a row.", ("source",)),

@@ -233,7 +233,7 @@ def _joined(one: Buckets, other: Buckets) -> Buckets:
 
 def _sources(out: Exposition, seen: Observation) -> None:
     feeds = [(labelled({"source": feed.name}), feed) for feed in seen.feeds]
-    _write(out, "minuteman_source_up", [(text, int(not feed.status.reason and feed.state is not None)) for text, feed in feeds])
+    _write(out, "minuteman_source_up", [(text, int(not feed.status.reason)) for text, feed in feeds])
     _write(out, "minuteman_source_stale", [(text, int(feed.stale)) for text, feed in feeds])
     ages = [(text, round(feed.age_seconds, 3)) for text, feed in feeds if feed.age_seconds is not None]
     _write(out, "minuteman_source_age_seconds", ages)

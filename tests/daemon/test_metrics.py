@@ -90,7 +90,7 @@ def test_prometheus_reads_what_is_told() -> None:
     assert rows(found["minuteman_sync_errors_total"], "op", "errno") == {("add", "ENOMEM"): 2}
     assert rows(found["minuteman_dropped_total"], "reason") == {("forged",): 3}
     assert rows(found["minuteman_links_lost_total"], "reason") == {("failed",): 1}
-    assert rows(found["minuteman_source_up"], "source") == {("web",): 1, ("empty",): 0}
+    assert rows(found["minuteman_source_up"], "source") == {("web",): 1, ("empty",): 1}
     assert rows(found["minuteman_node_state"], "state")[("degraded",)] == 1
     assert rows(found["minuteman_health_backends"], "state") == {("healthy",): 4, ("unhealthy",): 1}
     assert found["process_resident_memory_bytes"].samples[0].value > 1e6
@@ -179,6 +179,7 @@ def test_a_node_that_has_just_begun() -> None:
         health_metrics={},
     )
     assert "minuteman_source_age_seconds" not in found
+    assert rows(found["minuteman_source_up"], "source") == {("web",): 0}
     assert "minuteman_sync_last_timestamp_seconds" not in found
     assert "minuteman_ipvs_backend_weight" not in found
     assert rows(found["minuteman_sync_changes_pending"], "namespace") == {("",): 0}
@@ -306,8 +307,13 @@ def test_each_alert_has_its_place_in_the_operations_manual() -> None:
 @pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian has it in the package prometheus)"
 )
-def test_promtool_takes_the_rules() -> None:
-    done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
+def test_promtool_takes_the_rules_and_what_the_dashboard_asks(tmp_path: Path) -> None:
+    asked = [text for text in expressions(json.loads(DASHBOARD.read_text())) if not text.startswith("label_values(")]
+    plain = [text.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$service", ".*") for text in asked]
+    groups = [{"name": "dashboard", "rules": [{"record": f"dashboard:{at}", "expr": text} for at, text in enumerate(plain)]}]
+    file = tmp_path / "dashboard.yml"
+    file.write_text(yaml.safe_dump({"groups": groups}))
+    done = subprocess.run(["promtool", "check", "rules", RULES, file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
