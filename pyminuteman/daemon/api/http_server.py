@@ -39,6 +39,8 @@ ASGIApplication: TypeAlias = Callable[
 ]
 
 _PIECE_BYTES: Final = 65536
+_LINGER_BYTES: Final = 1 << 20
+"""So much of a body that nobody asked for is taken and thrown away."""
 _COUNTERS: Final = ("connections", "refused_connections", "requests", "malformed", "slow_readers", "failures", "cut")
 
 
@@ -59,6 +61,7 @@ class ServerLimits:
         body_seconds: For each next piece of a body.
         send_seconds: For the client to take a piece of at most 64 KiB.
         handshake_seconds: For TLS.
+        linger_seconds: For a client to finish sending a body that was answered before its end.
         end_seconds: What is under way at the end gets so long.
     """
 
@@ -70,6 +73,7 @@ class ServerLimits:
     body_seconds: float = 5.0
     send_seconds: float = 10.0
     handshake_seconds: float = 10.0
+    linger_seconds: float = 1.0
     end_seconds: float = 2.0
 
 
@@ -206,6 +210,9 @@ class _Connection:
                 return
             self.server.counters["requests"] += 1
             await self._answer(request)
+            if self.http.their_state is h11.SEND_BODY:
+                await self._take_the_rest()
+                return
             if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE or self.server.closing.is_set():
                 return
             self.http.start_next_cycle()
@@ -246,6 +253,19 @@ class _Connection:
             await self._say(500, "internal", "an error of ours; it is in the log", "report it, with the log")
             return
         await self._say(500, "internal", "there was no answer", "report it")
+
+    async def _take_the_rest(self) -> None:
+        """Of a body that nobody asked for: a client that is still sending it would find the connection reset, and not the answer."""
+        taken = 0
+        with trio.move_on_after(self.limits.linger_seconds):
+            while taken < _LINGER_BYTES:
+                try:
+                    event = await self._next_event()
+                except h11.RemoteProtocolError:
+                    return
+                if not isinstance(event, h11.Data):
+                    return
+                taken += len(event.data)
 
     def _scope(self, request: h11.Request) -> MutableMapping[str, Any]:
         path, _, query = request.target.partition(b"?")

@@ -23,7 +23,9 @@ from pyminuteman.errors import ConfigurationError
 from tests.daemon.api.double import Double, observation
 from tests.daemon.api.wire import answered, http, read_until, until
 
-SOON = ServerLimits(head_seconds=0.2, idle_seconds=0.2, body_seconds=0.2, send_seconds=0.2, end_seconds=0.2, connections=4)
+SOON = ServerLimits(
+    head_seconds=0.2, idle_seconds=0.2, body_seconds=0.2, send_seconds=0.2, end_seconds=0.2, linger_seconds=0.05, connections=4
+)
 
 
 @asynccontextmanager
@@ -98,7 +100,7 @@ async def test_what_is_no_request_is_answered_and_ends_the_connection(
 @pytest.mark.trio
 async def test_bodies_have_a_limit_however_they_are_sent(tmp_path: Path) -> None:
     double = Double()
-    async with opened(tmp_path, double, guard=GuardLimits(body_bytes=100, pushed_bytes=1000)) as (path, _):
+    async with opened(tmp_path, double, limits=SOON, guard=GuardLimits(body_bytes=100, pushed_bytes=1000)) as (path, _):
         for target, size in (("POST /v1/drain", 101), ("PUT /v1/sources/pushed", 1001)):
             head = f"{target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             announced = f"{head}Content-Length: {size}\r\n\r\n".encode()
@@ -224,6 +226,22 @@ async def test_a_body_may_wait_to_be_asked_for(tmp_path: Path) -> None:
         await stream.send_all(body)
         assert (await answered(stream))[0] == 200
     assert len(double.done) == 1
+
+
+@pytest.mark.trio
+async def test_an_answer_before_the_end_of_a_body_is_not_lost(tmp_path: Path) -> None:
+    async with opened(tmp_path, limits=ServerLimits(linger_seconds=0.2)) as (path, _):
+        head = (
+            b"PUT /v1/sources/unknown HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500000\r\n\r\n"
+        )
+        for rest in (b" " * 500_000, b" " * 10):
+            async with await trio.open_unix_socket(str(path)) as stream:
+                await stream.send_all(head)
+                await read_until(stream, b"no_such_source")
+                await stream.send_all(rest)  # to a connection that was closed already this would fail
+                with trio.fail_after(5):
+                    while await stream.receive_some():
+                        pass
 
 
 @pytest.mark.trio
