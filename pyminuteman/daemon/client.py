@@ -49,6 +49,7 @@ class DaemonClient:
     def __init__(self, path: Path = DEFAULT_SOCKET, *, timeout_seconds: float = 15.0) -> None:
         self._path = path
         self._connection = _UnixConnection(path, timeout_seconds)
+        self._response: http.client.HTTPResponse | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +59,9 @@ class DaemonClient:
 
     def close(self) -> None:
         """End it; a stream of events ends too."""
+        if self._response is not None:  # it has the descriptor as well
+            self._response.close()
+            self._response = None
         self._connection.close()
 
     # What is asked
@@ -143,7 +147,7 @@ class DaemonClient:
         try:
             return response.read()
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
+            self.close()
             raise self._broken_off(error, method) from None
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
@@ -153,14 +157,14 @@ class DaemonClient:
         try:
             response = self._exchange(method, path, content, headers)
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
+            self.close()
             if not kept or method != "GET":
                 raise self._broken_off(error, method) from None
             # One that was kept may have been closed meanwhile: a question is asked once more, but a change is not made twice.
             try:
                 response = self._exchange(method, path, content, headers)
             except (OSError, http.client.HTTPException) as again:
-                self._connection.close()
+                self.close()
                 raise self._broken_off(again, method) from None
         if response.status >= http.client.BAD_REQUEST:
             raise self._refusal(response)
@@ -174,7 +178,8 @@ class DaemonClient:
                 self._connection.close()
                 raise self._no_way(error) from None
         self._connection.request(method, path, body=body, headers=headers)
-        return self._connection.getresponse()
+        self._response = self._connection.getresponse()
+        return self._response
 
     def _parsed(self, body: bytes) -> Any:
         try:

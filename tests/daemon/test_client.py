@@ -179,3 +179,29 @@ def test_a_verb_starts_at_once() -> None:
     code = "import pyminuteman.daemon.client, sys; print(*[name for name in ('trio', 'httpx2', 'starlette') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_stream_that_breaks_off_is_said_so(tmp_path: Path) -> None:
+    chunk = b'id: 1\nevent: sync\ndata: {"id": 1, "kind": "sync"}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for number, (rest, said) in enumerate(
+        ((b"0\r\n\r\n", "ended without a word"), (b"5\r\nid", "ended without a word|broke off"))
+    ):
+        path = tmp_path / f"s{number}"
+        thread = answering(path, head + b"%x\r\n%b\r\n" % (len(chunk), chunk) + rest)
+        with DaemonClient(path, timeout_seconds=2) as client:
+            found = client.events()
+            assert next(found)["kind"] == "sync"
+            with pytest.raises(DaemonUnreachable, match=said):
+                next(found)
+        thread.join(5)
+
+
+def test_an_answer_of_unknown_length_is_not_read(tmp_path: Path) -> None:
+    thread = answering(tmp_path / "s", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n")
+    with (
+        DaemonClient(tmp_path / "s", timeout_seconds=2) as client,
+        pytest.raises(DaemonUnreachable, match="how long its answer is"),
+    ):
+        client.get("/v1/status")
+    thread.join(5)

@@ -145,16 +145,15 @@ def find_node(text: str, seen: Observation) -> NodeId:
         ApiError: There is none, or more than one.
     """
     records = [seen.me, *(member.record for member in seen.members.values())]
-    found = [record.id for record in records if text == record.name or text.lower() == str(record.id)]
-    if len(found) > 1:
-        raise ApiError(409, "ambiguous", f"{len(found)} nodes are called {_short(text)}", "say which by its id")
-    if found:
-        return found[0]
-    # One that is marked and has been forgotten since can still be set free.
-    marked = [node for node in seen.node_drains if text.lower() == str(node)]
-    if not marked:
+    # An id beats a name: a node may call itself as it likes. One that is marked and forgotten since can still be set free.
+    by_id = [node for node in (*(record.id for record in records), *seen.node_drains) if text.lower() == str(node)]
+    by_name = [record.id for record in records if text == record.name]
+    if not by_id and len(by_name) > 1:
+        raise ApiError(409, "ambiguous", f"{len(by_name)} nodes are called {_short(text)}", "say which by its id")
+    found = by_id or by_name
+    if not found:
         raise ApiError(404, "no_such_node", f"there is no node {_short(text)}", "see /v1/members")
-    return marked[0]
+    return found[0]
 
 
 def _target(row: Mapping[str, Any], seen: Observation) -> Target:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from pyminuteman.addresses import NodeId
+from pyminuteman.daemon.api.answers import dump
+from pyminuteman.daemon.observed import Mark
+from pyminuteman.daemon.views import status_view
 from pyminuteman.http_client import HttpClient, HttpError
-from tests.daemon.api.double import ME, NAMED, ONE, OTHER, WEB, Double, unix_api
+from pyminuteman.vips.model import BackendKey, VIPKey
+from tests.daemon.api.double import DEAD, ME, NAMED, ONE, OTHER, WEB, Double, observation, record, unix_api
+from tests.daemon.api.wire import answered, http
 
 
 async def refused(client: HttpClient, method: str, path: str, **request: Any) -> tuple[int | None, dict[str, Any]]:
@@ -160,3 +168,60 @@ async def test_an_error_of_ours_is_one_of_the_answers(tmp_path: Path, caplog: py
         assert "ZeroDivisionError" not in json.dumps(error)
         assert (await client.json("GET", "/v1/status"))["version"] == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.trio
+async def test_what_is_gone_can_still_be_set_free(tmp_path: Path) -> None:
+    """Marks outlive what they are about."""
+    gone, node = BackendKey("10.9.9.9", 1), NodeId(bytes(15) + b"\x63")
+    mark, vip = Mark("root", 0.0), VIPKey.tcp("11.9.9.9", 9)
+    seen = observation(node_drains={node: mark}, backend_drains={(vip, gone): mark}, weights={(None, gone): (1, mark)})
+    double = Double(seen)
+    async with unix_api(tmp_path, double) as (client, _):
+        await client.json("POST", "/v1/undrain", body={"node": str(node)})
+        await client.json("POST", "/v1/undrain", body={"backend": str(gone), "vip": str(vip)})
+        await client.json("POST", "/v1/weight", body={"backend": str(gone), "weight": None})
+    assert [target for _, target, *_ in double.done] == [node, (vip, gone), (None, gone)]
+
+
+@pytest.mark.trio
+async def test_two_nodes_of_one_name_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    seen = observation()
+    twin = replace(seen.members[OTHER], record=record(DEAD, "two", "10.0.0.3"))
+    async with unix_api(tmp_path, Double(observation(members={**seen.members, DEAD: twin}))) as (client, _):
+        status, error = await refused(client, "POST", "/v1/drain", body={"node": "two"})
+        assert (status, error["code"]) == (409, "ambiguous")
+        await client.json("POST", "/v1/drain", body={"node": str(DEAD)})
+
+
+@pytest.mark.trio
+async def test_a_node_cannot_take_another_ones_id_for_its_name(tmp_path: Path) -> None:
+    seen = observation()
+    liar = replace(seen.members[DEAD], record=record(DEAD, str(OTHER), "10.0.0.3"))
+    double = Double(observation(members={**seen.members, DEAD: liar}))
+    async with unix_api(tmp_path, double) as (client, _):
+        await client.json("POST", "/v1/drain", body={"node": str(OTHER)})
+    assert double.done[0][1] == OTHER
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("body", [b"\xff", b'{"node":"two","node":"one"}', b"[" * 50_000, b'{"reason":"\\ud800","node":"two"}'])
+async def test_bodies_that_are_no_json(tmp_path: Path, body: bytes) -> None:
+    double = Double()
+    async with unix_api(tmp_path, double), await trio.open_unix_socket(str(tmp_path / "api.sock")) as stream:
+        await stream.send_all(http("POST", "/v1/drain", body, Content_Type="application/json; charset=utf-8"))
+        status, _, said = await answered(stream)
+    assert (status, json.loads(said)["error"]["code"]) == (400, "bad_request")
+    assert double.done == []
+
+
+@pytest.mark.trio
+async def test_a_document_as_a_whole_may_be_none(tmp_path: Path) -> None:
+    async with unix_api(tmp_path, Double()) as (client, _):
+        status, error = await refused(client, "PUT", "/v1/sources/pushed", body={"version": 2})
+        assert (status, error["code"]) == (422, "no_vips")
+        assert "version 2 is not known" in error["message"]
+        async with client.stream("HEAD", "/v1/events") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+        seen = observation(cluster="\ud83d")
+        assert json.loads(dump(status_view(seen)))["cluster"] == "\ud83d"  # half a character is escaped, not refused
