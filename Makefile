@@ -9,6 +9,8 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/host/,errors.py filtering.py findings.py iptables_rules.py nft_table.py) \
         $(addprefix pyminuteman/daemon/,markup.py page.py page_parts.py) \
+        $(addprefix pyminuteman/daemon/,api/openapi.py api/openapi_schemas.py exposition.py metric_names.py metrics.py observed.py \
+        traffic_views.py views.py vip_views.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
         plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \

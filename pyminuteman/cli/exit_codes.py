@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pyminuteman.daemon.client_errors import DaemonForbidden, DaemonUnreachable
 from pyminuteman.errors import ConfigurationError, MinutemanError
 from pyminuteman.ipvs import (
     ApplyError,
@@ -56,8 +57,8 @@ Exit codes:
   3   plan: there is something to do
   4   part of it failed; the rest was done
   5   drain: the time was up, and connections were cut
-  69  this kernel has no IPVS, or lacks what was asked for
-  77  not permitted: run as root, or with CAP_NET_ADMIN
+  69  this kernel has no IPVS, or lacks what was asked for; or no daemon answers
+  77  not permitted: run as root, with CAP_NET_ADMIN, or as a member of the daemon's group
   78  a file does not say what it must; nothing was changed
   130 interrupted
   141 nobody reads the output any more
@@ -77,8 +78,8 @@ def code_for(error: BaseException) -> int:
     table: list[tuple[tuple[type[BaseException], ...], int]] = [
         ((Refused,), USAGE),
         ((ApplyError, NotConverged), PARTIAL),
-        ((NotPermitted,), NOT_PERMITTED),
-        ((IPVSUnavailableError, Unsupported), UNAVAILABLE),
+        ((NotPermitted, DaemonForbidden), NOT_PERMITTED),
+        ((IPVSUnavailableError, Unsupported, DaemonUnreachable), UNAVAILABLE),
         ((ConfigurationError, InvalidServiceError, InvalidDestinationError), CONFIGURATION),
     ]
     return next((code for kinds, code in table if isinstance(error, kinds)), FAILED)

@@ -163,6 +163,10 @@ class Monitor(Generic[K]):
         watched = self._watched.get(key)
         return None if watched is None else watched.health
 
+    def known(self) -> dict[K, Health]:
+        """What is known of all backends that are checked, at this moment."""
+        return {key: watched.health for key, watched in self._watched.items()}
+
     def effective_weight(self, key: K, weight: int) -> int:
         """The weight as configured, and 0 when the backend is unhealthy. One that is not checked keeps its weight."""
         watched = self._watched.get(key)

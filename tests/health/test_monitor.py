@@ -208,6 +208,7 @@ async def test_targets_that_stay_keep_their_state_and_changed_ones_begin_anew(au
         monitor.watch({"one": Target(one, POLICY), "two": Target(two, CheckPolicy(fall=100))})
         assert [known(monitor, name).healthy for name in ("one", "two")] == [False, True]
         assert monitor.health("three") is None
+        assert monitor.known() == {name: monitor.health(name) for name in ("one", "two")}
         asked, others = len(three.asked), len(one.asked)
         await trio.sleep(30)
         assert len(three.asked) == asked
