@@ -1,0 +1,1 @@
+"""The daemon: what it is composed of, and what runs around it."""
