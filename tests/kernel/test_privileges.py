@@ -17,7 +17,6 @@ from pyminuteman.daemon.privileges import Capability, Privileges, RightsMissing,
 from pyminuteman.ipvs import (
     Destination,
     IPVSTable,
-    IPVSUnavailableError,
     NetlinkBackend,
     NotPermitted,
     Scope,
