@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pyminuteman.cli import exit_codes
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,13 @@ def test_drop_ins_cost_what_they_are_said_to(tmp_path: Path, drop_in: Path) -> N
     head, install, tail = unit.read_text().partition("[Install]")
     unit.write_text(f"{head}{more}{install}{tail}")
     assert exposure(unit) == pytest.approx(documented(drop_in.name), abs=slack())
+
+
+def test_the_exit_codes_that_are_final_are_those_of_the_command() -> None:
+    final = {exit_codes.USAGE, exit_codes.NOT_PERMITTED, exit_codes.CONFIGURATION}
+    line = re.search(r"^RestartPreventExitStatus=(.*)$", (SYSTEMD / "minuteman.service").read_text(), re.MULTILINE)
+    assert line
+    assert {int(word) for word in line[1].split()} == final
 
 
 def test_the_template_differs_only_where_it_must() -> None:
