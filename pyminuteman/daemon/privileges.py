@@ -1,14 +1,15 @@
 """The rights of the process: to keep few of them, and never to get one back.
 
 Programming IPVS, the sysctls of networks, addresses and netfilter takes CAP_NET_ADMIN and nothing else. Other network namespaces take
-CAP_SYS_ADMIN, and answering for names on port 53 takes CAP_NET_BIND_SERVICE; who does without has neither. The rest goes at the start,
-before anything is read from outside.
+CAP_SYS_ADMIN, answering for names on port 53 takes CAP_NET_BIND_SERVICE, and iptables-legacy CAP_NET_RAW; who does without has none of these.
+The rest goes at the start, before anything is read from outside.
 
 1. What is dropped is out of the bounding set where that is allowed, and ``no_new_privs`` is set: no program that this process starts gets
    it back, whoever owns its file.
 2. The kernel keeps these sets for each thread (capabilities(7)), so they are dropped while there is only one: others inherit.
 3. What is so already is not asked for: under a unit of systemd that has done all of it, no system call is made that its filter forbids.
-4. Programs that are started have the same rights and no more: ``nft`` and ``iptables`` need them.
+4. Programs that are started never have more rights, and none at all (unless by root) where the ambient set is emptied: whoever starts one
+   that needs them, ``nft`` say, then raises them for its own thread.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Capability(IntEnum):
 
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
+    NET_RAW = 13
     SYS_ADMIN = 21
 
     def __str__(self) -> str:
@@ -62,18 +64,21 @@ class RightsMissing(MinutemanError):
     """
 
 
-def needed(*, namespaces: bool = False, low_ports: bool = False) -> frozenset[Capability]:
+def needed(*, namespaces: bool = False, low_ports: bool = False, legacy_iptables: bool = False) -> frozenset[Capability]:
     """What a configuration takes.
 
     Args:
         namespaces: Other network namespaces are programmed.
         low_ports: A port below 1024 is listened on, that of DNS for one.
+        legacy_iptables: ``iptables-legacy`` is called, which opens a raw socket; nft and iptables-nft do without.
     """
     found = {Capability.NET_ADMIN}
     if namespaces:
         found.add(Capability.SYS_ADMIN)
     if low_ports:
         found.add(Capability.NET_BIND_SERVICE)
+    if legacy_iptables:
+        found.add(Capability.NET_RAW)
     return frozenset(found)
 
 
@@ -155,12 +160,13 @@ class Privileges:
         return bool(self.effective & 1 << capability)
 
 
-def drop(keep: Collection[Capability], user: User | None = None) -> Privileges:
+def drop(keep: Collection[Capability], user: User | None = None, *, hand_on: bool = True) -> Privileges:
     """Have these rights and no others, for good. To be called while the process has one thread.
 
     Args:
         keep: See :func:`needed`.
         user: Whom to become; None: nobody else. As root without a user, files of others are no longer open to the process either.
+        hand_on: Whether programs that this process starts have the same rights (the ambient set; root's have them in any case).
 
     Returns:
         What the process has now.
@@ -186,10 +192,10 @@ def drop(keep: Collection[Capability], user: User | None = None) -> Privileges:
     now = Privileges.now()
     if (now.effective, now.permitted, now.inheritable) != (wanted, wanted, wanted):
         kernel.set(wanted)
-    kernel.hand_on(now.ambient, wanted)
+    kernel.hand_on(now.ambient, wanted if hand_on else 0)
     if not now.no_new_privs:
         kernel.prctl("set no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
-    return _checked(wanted, user)
+    return _checked(wanted, wanted if hand_on else 0, user)
 
 
 def _become(user: User, kernel: _Kernel) -> None:
@@ -205,12 +211,12 @@ def _become(user: User, kernel: _Kernel) -> None:
     kernel.prctl("keep no capabilities", _PR_SET_KEEPCAPS, 0)
 
 
-def _checked(wanted: int, user: User | None) -> Privileges:
+def _checked(wanted: int, ambient: int, user: User | None) -> Privileges:
     """Nothing above is trusted: what the kernel says in the end is what counts."""
     now = Privileges.now()
-    sets = (now.effective, now.permitted, now.inheritable, now.ambient)
+    sets = (now.effective, now.permitted, now.inheritable)
     who = user is None or (now.uid, now.gid) == (user.uid, user.gid)
-    if set(sets) - {wanted} or not now.no_new_privs or not who:
+    if set(sets) != {wanted} or now.ambient != ambient or not now.no_new_privs or not who:
         raise RightsMissing(f"rights were not dropped as asked for: {now}")
     return now
 

@@ -14,6 +14,7 @@ from pyminuteman.errors import ConfigurationError
 def test_what_a_configuration_takes() -> None:
     assert needed() == {Capability.NET_ADMIN}
     assert needed(namespaces=True) == {Capability.NET_ADMIN, Capability.SYS_ADMIN}
+    assert needed(legacy_iptables=True) == {Capability.NET_ADMIN, Capability.NET_RAW}
     assert needed(low_ports=True) == {Capability.NET_ADMIN, Capability.NET_BIND_SERVICE}
 
 

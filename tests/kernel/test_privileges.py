@@ -119,6 +119,17 @@ def test_root_may_stay_root_and_has_only_what_is_kept() -> None:
     assert in_a_child(work) == [0, [NET_ADMIN] * 5, NET_ADMIN, True]
 
 
+def test_programs_have_the_right_only_if_it_is_handed_on() -> None:
+    def work(*, hand_on: bool) -> list[object]:
+        now = drop(needed(), NOBODY, hand_on=hand_on)
+        text = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+        effective = next(line.split()[1] for line in text.splitlines() if line.startswith("CapEff:"))
+        return [now.effective, now.ambient, int(effective, 16)]
+
+    assert in_a_child(lambda: work(hand_on=True)) == [NET_ADMIN] * 3
+    assert in_a_child(lambda: work(hand_on=False)) == [NET_ADMIN, 0, 0]
+
+
 def test_other_namespaces_take_another_right() -> None:
     holder = subprocess.Popen([tool("unshare", "util-linux"), "--net", tool("sleep"), "60"], stdout=subprocess.DEVNULL)
     own = os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115

@@ -35,6 +35,7 @@ FORBIDDEN = {
     "root": "EPERM",
     "others": "EPERM",
     "setuid file": "EPERM",
+    "iptables-legacy": "EPERM",
 }
 
 
@@ -116,15 +117,20 @@ def test_a_daemon_for_one_namespace_takes_no_right_more() -> None:
             assert table.export() == "-A -t 11.0.0.1:80 -s wlc\n-a -t 11.0.0.1:80 -r 10.0.0.1:8080 -m -w 1\n"
 
 
-@pytest.mark.parametrize("drop_in", ["realtime.conf", "low-ports.conf", "sysctls.conf"])
+@pytest.mark.parametrize("drop_in", ["realtime.conf", "low-ports.conf", "sysctls.conf", "iptables.conf"])
 def test_a_drop_in_permits_what_it_is_for(drop_in: str) -> None:
-    purposes = {"realtime.conf": "priority", "low-ports.conf": "low port", "sysctls.conf": "sysctl"}
-    rights = "NET_ADMIN,NET_BIND_SERVICE" if drop_in == "low-ports.conf" else "NET_ADMIN"
+    purposes = {
+        "realtime.conf": {"priority"},
+        "low-ports.conf": {"low port"},
+        "sysctls.conf": {"sysctl"},
+        "iptables.conf": {"iptables-legacy", "raw"},
+    }
+    rights = {"low-ports.conf": "NET_ADMIN,NET_BIND_SERVICE", "iptables.conf": "NET_ADMIN,NET_RAW"}.get(drop_in, "NET_ADMIN")
     with confined(rights, drop_ins=(drop_in,)) as systemd:
         systemd.control("start", "minuteman")
         answers = found(systemd)
         assert answers["drop"] == "done"
-        assert {name: answers[name] for name in FORBIDDEN} == FORBIDDEN | {purposes[drop_in]: "done"}
+        assert {name: answers[name] for name in FORBIDDEN} == FORBIDDEN | dict.fromkeys(purposes[drop_in], "done")
 
 
 @pytest.mark.parametrize(("code", "again"), [(78, False), (1, True)])

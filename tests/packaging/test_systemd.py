@@ -116,7 +116,8 @@ def test_the_template_differs_only_where_it_must() -> None:
 def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
     for name in ("sysusers", "tmpfiles"):
         (tmp_path / f"usr/lib/{name}.d").mkdir(parents=True)
-        (tmp_path / f"usr/lib/{name}.d/minuteman.conf").write_text((SYSTEMD / f"{name}.d/minuteman.conf").read_text())
+        for one in (SYSTEMD / f"{name}.d").glob("*.conf"):
+            (tmp_path / f"usr/lib/{name}.d" / one.name).write_text(one.read_text())
     (tmp_path / "etc/minuteman").mkdir(parents=True)
     keyring = tmp_path / "etc/minuteman/keyring"
     keyring.write_text("")
@@ -127,6 +128,8 @@ def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
     assert (home, Path(shell).name) == ("/var/lib/minuteman", "nologin")
     assert 0 < int(uid) < 1000
     run(tool("systemd-tmpfiles", "systemd"), "--create", f"--root={tmp_path}")
+    lock = (tmp_path / "run/xtables.lock").stat()
+    assert (lock.st_mode & 0o777, lock.st_uid, lock.st_gid) == (0o640, 0, int(gid))
     assert {path.name for path in (tmp_path / "etc/minuteman").iterdir()} == {"conf.d", "vips.d", "keyring"}
     found = keyring.stat()
     assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o600, int(uid), int(gid))

@@ -84,6 +84,13 @@ def setuid_file() -> None:
     path.chmod(0o4755)
 
 
+def masquerade() -> None:
+    rule = "-w -t nat -A POSTROUTING -m ipvs --ipvs -j MASQUERADE"
+    done = subprocess.run(["/usr/sbin/iptables-legacy", *rule.split()], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PermissionError(errno.EPERM, done.stderr)
+
+
 def allowed() -> dict[str, Callable[[], object]]:
     return {
         "drop": lambda: drop(KEEP),
@@ -115,6 +122,7 @@ def forbidden() -> dict[str, Callable[[], object]]:
         "root": lambda: os.setuid(0),
         "others": lambda: os.kill(1, 0),
         "setuid file": setuid_file,
+        "iptables-legacy": masquerade,
     }
 
 

@@ -31,12 +31,14 @@ for place in etc var; do
     mount -t overlay overlay -o lowerdir=/$place,upperdir={directory}/$place/upper,workdir={directory}/$place/work /$place
 done
 mount -t cgroup2 none /sys/fs/cgroup
+mkdir -p /run/systemd
+mount -t tmpfs -o mode=755 none /run/systemd
 for kind in sysusers tmpfiles sysctl; do
     mkdir -p /etc/$kind.d
     cp {shipped}/$kind.d/*.conf /etc/$kind.d/
 done
 systemd-sysusers minuteman.conf
-systemd-tmpfiles --create minuteman.conf
+systemd-tmpfiles --create minuteman.conf minuteman-iptables.conf
 /lib/systemd/systemd-sysctl /etc/sysctl.d/50-minuteman.conf
 export SYSTEMD_UNIT_PATH={directory}/units container=other
 exec unshare --pid --fork --kill-child --mount-proc {manager} --system --show-status=no --log-target=null
@@ -98,7 +100,7 @@ class Systemd:
         try:
             if Path(f"/proc/{children[0]}/cmdline").read_text().split("\0")[0] != _MANAGER:
                 return False
-        except (IndexError, FileNotFoundError):  # between two commands of the script
+        except (IndexError, FileNotFoundError, ProcessLookupError):  # between two commands of the script
             return False
         self._pid = int(children[0])
         return True
