@@ -22,7 +22,7 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources lint clean
+.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources deb lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -60,6 +60,11 @@ bench-store: ## what the store costs: a change among 1,000 nodes, a restart with
 bench-sources: ## how fast sources are read, and how soon the kernel has what they say
 	@tools/install.sh bench
 	@$(VENV)/python benchmarks/sources/run.py $(ARGS)
+
+deb: ## a Debian package in dist, with all that it needs of PyPI
+	@tools/install.sh dev
+	@rm -rf dist && $(VENV)/python -m pip --disable-pip-version-check wheel -q --no-deps -w dist .
+	@$(VENV)/python tools/make_deb.py dist/*.whl dist
 
 lint: ## style, types, layers
 	@tools/install.sh dev
