@@ -23,6 +23,7 @@ import pytest
 from pyminuteman.ipvs import IPVSTable, Scope
 from pyminuteman.testing import owned_namespaces
 from pyminuteman.testing.owned_namespaces import run_command, run_lines, thread_inside
+from tests.support.kernel import ipvsadm
 from tests.support.tools import missing, tool
 
 pytestmark = pytest.mark.kernel(timeout=60)
@@ -350,3 +351,24 @@ def test_keepalived_moves_the_address(
         table.converge({})
     until(lambda: holders() == ["b"], "b has the address again")
     client.until_it_passes()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "works"),
+    [
+        ("-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n", [f"{PUBLIC}:80"], True),
+        ("-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.0.0.1:80 -m -w 0\n", [f"{PUBLIC}:80"], False),
+        (
+            "-A -t 192.0.2.10:80 -s rr\n-A -t 192.0.2.10:81 -s rr\n-a -t 192.0.2.10:81 -r 10.0.0.1:80 -m -w 1\n",
+            [f"{PUBLIC}:80"],
+            False,
+        ),
+        ("-A -u 192.0.2.10:80 -s rr\n-a -u 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n", [f"{PUBLIC}:80"], False),
+        ("-A -u 192.0.2.10:80 -s rr\n-a -u 192.0.2.10:80 -r 10.0.0.1:80 -m -w 1\n", [f"{PUBLIC}:80", "UDP"], True),
+        ("", [f"{PUBLIC}:80"], False),
+    ],
+)
+def test_what_keepalived_asks_is_answered_by_the_kernel(lines: str, words: list[str], works: bool) -> None:
+    ipvsadm("-R", stdin=lines)
+    done = subprocess.run([EXPOSE / "keepalived/check-vip", *words], check=False)
+    assert (done.returncode == 0) == works

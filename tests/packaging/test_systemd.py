@@ -113,6 +113,7 @@ def test_the_template_differs_only_where_it_must() -> None:
     }
 
 
+@pytest.mark.kernel  # not for the kernel's sake: files are given to another user, and in the guest everybody is root
 def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
     for name in ("sysusers", "tmpfiles"):
         (tmp_path / f"usr/lib/{name}.d").mkdir(parents=True)
