@@ -115,14 +115,22 @@ class Systemd:
     def show(self, unit: str, name: str) -> str:
         return self.control("show", "--value", f"--property={name}", unit)
 
+    @property
+    def root(self) -> str:
+        """The file system, as the manager sees it."""
+        return f"/proc/{self._pid}/root"
+
     def read(self, path: str) -> str:
-        """A file, as the manager sees it."""
-        return Path(f"/proc/{self._pid}/root{path}").read_text()
+        """A file of it; of /proc, that of the manager's processes."""
+        return Path(f"{self.root}{path}").read_text()
 
     def write(self, path: str, text: str) -> None:
-        place = Path(f"/proc/{self._pid}/root{path}")
+        """Put a file there, as careful people write one."""
+        place = Path(f"{self.root}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        new = place.with_name(f".{place.name}.new")
+        new.write_text(text)
+        new.replace(place)
 
     @staticmethod
     def said() -> str:
