@@ -62,6 +62,7 @@ def listen() -> None:
         path = Path(os.environ["RUNTIME_DIRECTORY"], "api.sock")
         path.unlink(missing_ok=True)
         server.bind(str(path))
+        os.chown(path, -1, os.getgid())
         path.chmod(0o660)
 
 
@@ -130,6 +131,7 @@ def write_down() -> None:
     found = {name: outcome(work) for name, work in (allowed() | forbidden()).items()}
     found["seen processes"] = str(sum(entry.name.isdigit() for entry in Path("/proc").iterdir()))
     found["conntrack"] = Path("/proc/sys/net/ipv4/vs/conntrack").read_text().strip()
+    found["drop more"] = outcome(lambda: drop([Capability.NET_ADMIN]))
     found["umask"] = oct(os.umask(0o077))
     Path(os.environ["STATE_DIRECTORY"], "found.json").write_text(json.dumps(found))
 
