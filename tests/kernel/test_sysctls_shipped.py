@@ -35,3 +35,15 @@ def test_every_module_is_there() -> None:
         [tool("modprobe", "kmod"), "-d", "/run/kmod", "-n", "-a", *modules], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_is_what_the_daemon_would_write() -> None:
+    """Under the unit it cannot write: what it wants must be shipped, or be the kernel's own value."""
+    sysctls = pytest.importorskip(
+        "pyminuteman.host.sysctls", reason="there is no host set-up yet", exc_type=ModuleNotFoundError
+    )
+    shipped = dict(line.split(" = ") for line in lines(SYSTEMD / "sysctl.d/50-minuteman.conf"))
+    wanted = {one.name: one.value for one in sysctls.settings() if one.is_written}
+    assert shipped.items() <= wanted.items()
+    for name, value in wanted.items():
+        assert shipped.get(name) == value or Path("/proc/sys", name.replace(".", "/")).read_text().strip() == value, name
