@@ -24,7 +24,7 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev user-mode-linux 
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     packages="$packages python3-dev"
 case $extra in
-dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg etcd-server systemd haproxy keepalived man-db mandoc zsh fish" ;;
+dev) packages="$packages clang libclang-rt-dev valgrind libc6-dbg etcd-server systemd haproxy keepalived man-db bsdextrautils mandoc zsh fish" ;;
 bench) packages="$packages valgrind libc6-dbg serf nftables etcd-server" ;;
 esac
 if command -v dpkg-query >/dev/null; then
