@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -115,14 +116,17 @@ def test_what_begins_with_a_dot_is_no_request(monkeypatch: pytest.MonkeyPatch) -
     assert lines == ["\\&.so /etc/passwd", ".PP", "\\&'tis \\efBnot\\efR", ".PP", ".nf", "\\&.kept", "  as\\-it is", ".fi"]
 
 
-def environment() -> dict[str, str]:
-    """The command beside this interpreter is the one that is asked."""
-    assert (Path(sys.executable).parent / "minuteman").exists()
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": "/nonexistent"}
-
-
 def completions(shell: list[str], script: str) -> list[str]:
-    done = subprocess.run([*shell, "-c", script], capture_output=True, text=True, check=False, env=environment())
+    """The lines that a shell prints; the command beside this interpreter is the one that it asks."""
+    assert (Path(sys.executable).parent / "minuteman").exists()
+    with tempfile.TemporaryDirectory() as home:  # shells write there
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": home,
+            "XDG_CONFIG_HOME": home,
+            "XDG_DATA_HOME": home,
+        }
+        done = subprocess.run([*shell, "-c", script], capture_output=True, text=True, check=False, env=os.environ | own)
     assert (done.returncode, done.stderr) == (0, ""), done
     return sorted(line for line in done.stdout.splitlines() if line)
 
@@ -151,9 +155,7 @@ def test_zsh_finds_it_where_it_is_installed(manual: Path) -> None:
     assert completions([tool("zsh"), "-f"], ask) == ["_minuteman"]
 
 
-def test_fish_completes(manual: Path, tmp_path: Path) -> None:
+def test_fish_completes(manual: Path) -> None:
     script = manual / "fish/vendor_completions.d/minuteman.fish"
-    found = completions(
-        [tool("fish"), "--no-config"], f"set -x HOME {tmp_path}; source {script}; complete -C 'minuteman ipvs im'"
-    )
+    found = completions([tool("fish"), "--no-config"], f"source {script}; complete -C 'minuteman ipvs im'")
     assert [line.split("\t")[0] for line in found] == ["import"]
