@@ -26,7 +26,7 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources screenshots lint clean
+.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources screenshots deb lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -68,6 +68,11 @@ bench-sources: ## how fast sources are read, and how soon the kernel has what th
 screenshots: ## the pictures of the web page in docs/screenshots, by a real browser
 	@tools/install.sh dev
 	@$(VENV)/python -m tests.support.page_screenshots
+
+deb: ## a Debian package in dist, with all that it needs of PyPI
+	@tools/install.sh dev
+	@rm -rf dist && $(VENV)/python -m pip --disable-pip-version-check wheel -q --no-deps -w dist .
+	@$(VENV)/python tools/make_deb.py dist/*.whl dist
 
 lint: ## style, types, layers
 	@tools/install.sh dev
