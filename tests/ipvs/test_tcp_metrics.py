@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from errno import EBADMSG, ENOENT, ETIMEDOUT
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -142,7 +141,9 @@ def test_a_misbehaviour_of_silence_has_its_deadline_and_the_next_call_a_new_sock
 def test_an_interrupted_puppet_says_so(make: Make) -> None:
     def interrupt(request: netlink.Request, _: list[bytes]) -> list[bytes]:
         flags = netlink.F_MULTI | netlink.F_DUMP_INTR
-        return [netlink.row(request.sequence, 1, ROW, flags=flags, family=netlink.METRICS_FAMILY) + netlink.done(request.sequence)]
+        return [
+            netlink.row(request.sequence, 1, ROW, flags=flags, family=netlink.METRICS_FAMILY) + netlink.done(request.sequence)
+        ]
 
     with pytest.raises(SnapshotUnstable):
         make([ROW], at(netlink.METRICS_FAMILY, interrupt)).tcp_metrics()
@@ -150,14 +151,19 @@ def test_an_interrupted_puppet_says_so(make: Make) -> None:
 
 def test_a_misbehaviour_of_any_length_is_an_error_or_an_answer(make: Make) -> None:
     whole = netlink.row(0, 1, ROW, family=netlink.METRICS_FAMILY)
-    for length, _ in pairwise(range(16, len(whole) + 1, 3)):
+    seen: set[object] = set()
+    for length in range(16, len(whole) + 1):
 
         def cut(request: netlink.Request, _: list[bytes], length: int = length) -> list[bytes]:
             body = netlink.row(request.sequence, 1, ROW, family=netlink.METRICS_FAMILY)[16:length]
             row = netlink.message(netlink.METRICS_FAMILY, netlink.F_MULTI, request.sequence, body)
             return [row + netlink.done(request.sequence)]
 
+        backend = make([ROW], at(netlink.METRICS_FAMILY, cut))
         try:
-            assert set(make([ROW], at(netlink.METRICS_FAMILY, cut)).tcp_metrics()) <= {"10.0.0.5"}
+            found = backend.tcp_metrics()
         except KernelError as error:
-            assert error.errno == EBADMSG
+            seen.add(error.errno)
+        else:
+            seen |= set(found)
+    assert seen == {EBADMSG, "10.0.0.5"}

@@ -119,14 +119,8 @@ class PuppetKernel:
 
     def answer(self, request: Request) -> list[bytes]:
         """The honest answer to one request, as datagrams."""
-        if request.type == netlink.CONTROLLER and self.metrics is not None:
-            assert request.command == 3
-            assert netlink.attributes(request.body) == {2: b"tcp_metrics\0"}
-            parts = netlink.text(2, b"tcp_metrics"), netlink.u16(1, netlink.METRICS_FAMILY), netlink.u32(3, 1)
-            return [netlink.row(request.sequence, 1, *parts, flags=0, family=netlink.CONTROLLER)]
-        if request.type == netlink.METRICS_FAMILY and self.metrics is not None:
-            assert (request.command, request.is_dump, request.body) == (1, True, b"")
-            return self._dump(request, 1, self.metrics, family=netlink.METRICS_FAMILY)
+        if request.type != netlink.FAMILY and self.metrics is not None:
+            return self._answer_of_metrics(request, self.metrics)
         if request.type != netlink.FAMILY:
             return [netlink.error(request, 2, capped=self.capped)]
         if self.fake.denied:
@@ -137,6 +131,16 @@ class PuppetKernel:
         if errno or request.flags & netlink.F_ACK:
             return [netlink.error(request, errno, words, capped=self.capped)]
         return []
+
+    def _answer_of_metrics(self, request: Request, rows: list[bytes]) -> list[bytes]:
+        if request.type == netlink.CONTROLLER:
+            assert request.command == 3
+            assert netlink.attributes(request.body) == {2: b"tcp_metrics\0"}
+            parts = netlink.text(2, b"tcp_metrics"), netlink.u16(1, netlink.METRICS_FAMILY), netlink.u32(3, 1)
+            return [netlink.row(request.sequence, 1, *parts, flags=0, family=netlink.CONTROLLER)]
+        assert (request.type, request.command, request.is_dump) == (netlink.METRICS_FAMILY, 1, True)
+        assert request.body == b""
+        return self._dump(request, 1, rows, family=netlink.METRICS_FAMILY)
 
     def _get(self, request: Request) -> list[bytes]:  # noqa: PLR0911 - a return for each command
         if request.command == GET_INFO:
