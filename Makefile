@@ -9,11 +9,11 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/host/,errors.py filtering.py findings.py iptables_rules.py nft_table.py) \
         $(addprefix pyminuteman/daemon/,markup.py page.py page_parts.py) \
-        $(addprefix pyminuteman/daemon/,api/openapi.py api/openapi_schemas.py exposition.py metric_names.py metrics.py observed.py \
+        $(addprefix pyminuteman/daemon/,api/openapi.py api/openapi_schemas.py exposition.py metric_names.py metrics.py observed.py outcomes.py \
         traffic_views.py views.py vip_views.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
-        plan.py records.py scope.py service.py snapshot.py statistics.py validation.py) \
+        plan.py records.py scope.py service.py snapshot.py statistics.py tcp_metrics.py validation.py) \
         $(addprefix pyminuteman/kv/,codec.py crdt.py entries.py etcd_index.py etcd_transactions.py etcd_values.py hashes.py lives.py \
         messages.py operations.py owners.py replica.py replication.py shared.py state_codec.py store.py versions.py) \
         $(addprefix pyminuteman/membership/,adjacency.py admission.py census.py codec.py config.py decoding.py effects.py encoding.py \

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/genetlink.h>
+#include <linux/tcp_metrics.h>
 #include <string.h>
 
 /* The kernel's text, when it follows the error: behind the header of the request, and behind the request's whole body
@@ -335,5 +336,53 @@ int pmm_decode_daemon(const struct pmm_message *message, struct pmm_daemon *daem
 		daemon->port = nla_get_u16(a[IPVS_DAEMON_ATTR_MCAST_PORT]);
 	if (a[IPVS_DAEMON_ATTR_MCAST_TTL])
 		daemon->ttl = nla_get_u8(a[IPVS_DAEMON_ATTR_MCAST_TTL]);
+	return 0;
+}
+
+int pmm_decode_family(const struct pmm_message *message, uint16_t *family_id)
+{
+	static const uint8_t least[CTRL_ATTR_FAMILY_ID + 1] = { [CTRL_ATTR_FAMILY_ID] = 2 };
+	struct nlattr *a[CTRL_ATTR_FAMILY_ID + 1];
+	uint16_t found;
+
+	if (!message->attributes || parse(a, CTRL_ATTR_FAMILY_ID, message->attributes, message->attributes_length, least) < 0 ||
+	    !a[CTRL_ATTR_FAMILY_ID])
+		return -EBADMSG;
+	found = nla_get_u16(a[CTRL_ATTR_FAMILY_ID]);
+	if (found <= GENL_ID_CTRL) /* netlink's own messages, and the controller */
+		return -EBADMSG;
+	*family_id = found;
+	return 0;
+}
+
+int pmm_decode_metric(const struct pmm_message *message, struct pmm_metric *metric)
+{
+	static const uint8_t least[TCP_METRICS_ATTR_MAX + 1] = { [TCP_METRICS_ATTR_ADDR_IPV4] = 4,
+								 [TCP_METRICS_ATTR_ADDR_IPV6] = 16 };
+	struct nlattr *a[TCP_METRICS_ATTR_MAX + 1];
+	struct nlattr *values[TCP_METRIC_MAX + 2]; /* an attribute's number is its index in the enum, and one */
+	const struct nlattr *nest;
+	uint64_t age;
+
+	if (!message->attributes || parse(a, TCP_METRICS_ATTR_MAX, message->attributes, message->attributes_length, least) < 0)
+		return -EBADMSG;
+	memset(metric, 0, sizeof(*metric));
+	if (a[TCP_METRICS_ATTR_ADDR_IPV6])
+		metric->family = AF_INET6;
+	else if (a[TCP_METRICS_ATTR_ADDR_IPV4])
+		metric->family = AF_INET;
+	else
+		return -EBADMSG;
+	copy_address(metric->address, metric->family,
+		     a[metric->family == AF_INET6 ? TCP_METRICS_ATTR_ADDR_IPV6 : TCP_METRICS_ATTR_ADDR_IPV4]);
+	age = number(a[TCP_METRICS_ATTR_AGE]);
+	metric->age_ms = age < UINT32_MAX ? (uint32_t)age : UINT32_MAX;
+	nest = a[TCP_METRICS_ATTR_VALS];
+	if (!nest) /* a row that is there for TCP Fast Open only */
+		return 0;
+	if (parse(values, TCP_METRIC_MAX + 1, nla_data(nest), nla_len(nest), NULL) < 0)
+		return -EBADMSG;
+	metric->rtt = (uint32_t)number(values[TCP_METRIC_RTT_US + 1]);
+	metric->deviation = (uint32_t)number(values[TCP_METRIC_RTTVAR_US + 1]);
 	return 0;
 }

@@ -219,3 +219,10 @@ int pmm_encode_daemon(struct nl_msg *message, uint16_t family_id, uint32_t seque
 	close_nest(header, nest);
 	return 0;
 }
+
+int pmm_encode_family(struct nl_msg *message, uint32_t sequence, const char *name)
+{
+	start(message, GENL_ID_CTRL, sequence, CTRL_CMD_GETFAMILY, 0);
+	put_name(nlmsg_hdr(message), CTRL_ATTR_FAMILY_NAME, name);
+	return 0;
+}

@@ -21,6 +21,7 @@ _Static_assert(sizeof(struct pmm_service) == 72, "records.py packs 72 bytes");
 _Static_assert(sizeof(struct pmm_destination) == 40, "records.py packs 40 bytes");
 _Static_assert(sizeof(struct pmm_operation) == 48, "records.py packs 48 bytes");
 _Static_assert(sizeof(struct pmm_counters) == 96, "records.py unpacks 96 bytes");
+_Static_assert(sizeof(struct pmm_metric) == 32, "tcp_metrics.py unpacks 32 bytes");
 _Static_assert(offsetof(struct pmm_service, scheduler) == PMM_SERVICE_KEY_SIZE, "the key comes first");
 _Static_assert(offsetof(struct pmm_destination, weight) == PMM_DESTINATION_KEY_SIZE, "the key comes first");
 
@@ -40,7 +41,8 @@ enum {
 	PMM_DUMP_TRIES = 5,
 	PMM_STRAYS_MAX = 1 << 16,   /* messages that answer nothing of ours, before we call it nonsense */
 	PMM_SERVICES_MAX = 1 << 20, /* beyond these a dump is taken for a runaway, -EMSGSIZE */
-	PMM_DESTINATIONS_MAX = 1 << 24
+	PMM_DESTINATIONS_MAX = 1 << 24,
+	PMM_METRICS_MAX = 1 << 18 /* the kernel's hash has 16,384 buckets of at most 6 by default (tcp_metrics.c) */
 };
 
 struct pmm_socket {
@@ -66,6 +68,9 @@ struct pmm_socket {
 	struct pmm_destination *destinations;
 	struct pmm_counters *destination_counters;
 	uint32_t destinations_size;
+	struct pmm_metric *metrics; /* of the last pmm_get_metrics */
+	uint32_t metrics_size;
+	uint16_t metrics_family; /* 0 until asked for */
 };
 
 /* pmm_encode.c: build requests into s->message; -errno. */
@@ -76,6 +81,7 @@ int pmm_encode_get(struct nl_msg *message, uint16_t family_id, uint32_t sequence
 int pmm_encode_config(struct nl_msg *message, uint16_t family_id, uint32_t sequence, const struct pmm_config *config);
 int pmm_encode_daemon(struct nl_msg *message, uint16_t family_id, uint32_t sequence, uint8_t command,
 		      const struct pmm_daemon *daemon);
+int pmm_encode_family(struct nl_msg *message, uint32_t sequence, const char *name);
 
 /* pmm_decode.c: bytes and a length, no socket. -EBADMSG for what is malformed. */
 struct pmm_message {
@@ -95,6 +101,8 @@ int pmm_decode_destination(const struct pmm_message *message, uint8_t service_fa
 			   struct pmm_counters *counters, uint32_t *features);
 int pmm_decode_config(const struct pmm_message *message, struct pmm_config *config);
 int pmm_decode_daemon(const struct pmm_message *message, struct pmm_daemon *daemon);
+int pmm_decode_family(const struct pmm_message *message, uint16_t *family_id); /* what CTRL_CMD_GETFAMILY is answered with */
+int pmm_decode_metric(const struct pmm_message *message, struct pmm_metric *metric);
 
 /* pmm_socket.c */
 int pmm_send(struct pmm_socket *s, const void *bytes, size_t length);

@@ -119,6 +119,16 @@ struct pmm_daemon {
 	char interface[16]; /* IP_VS_IFNAME_MAXLEN */
 };
 
+/* What the kernel remembers of TCP connections of this host to one address (tcp_metrics). */
+struct pmm_metric {
+	uint8_t family; /* AF_INET or AF_INET6 */
+	uint8_t reserved[3];
+	uint8_t address[16]; /* of the other end */
+	uint32_t age_ms;
+	uint32_t rtt;       /* smoothed round trip, in eighths of a microsecond; 0 when not known */
+	uint32_t deviation; /* its mean deviation, in quarters of a microsecond; 0 when not known */
+};
+
 struct pmm_socket;
 
 /* Open a socket to IPVS, in the network namespace of `netns` (a file descriptor; -1: this thread's). `timeout_ms` bounds
@@ -149,6 +159,10 @@ int pmm_set_config(struct pmm_socket *s, const struct pmm_config *config); /* th
 int pmm_get_daemons(struct pmm_socket *s, struct pmm_daemon out[2]); /* how many there are */
 int pmm_start_daemon(struct pmm_socket *s, const struct pmm_daemon *daemon);
 int pmm_stop_daemon(struct pmm_socket *s, const struct pmm_daemon *daemon);
+
+/* All rows of tcp_metrics in the socket's namespace, in *out: how many. The array belongs to the socket, until the next such
+ * call or its end. -ENOENT: this kernel has no such family. */
+int pmm_get_metrics(struct pmm_socket *s, const struct pmm_metric **out);
 
 /* How many send and receive calls this socket has made: what benchmarks divide by. */
 uint64_t pmm_system_calls(const struct pmm_socket *s);

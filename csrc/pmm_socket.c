@@ -35,6 +35,7 @@ void pmm_close(struct pmm_socket *s)
 	free(s->service_counters);
 	free(s->destinations);
 	free(s->destination_counters);
+	free(s->metrics);
 	free(s);
 }
 

@@ -21,6 +21,7 @@ SOURCES = [
     "csrc/pmm_diff.c",
     "csrc/pmm_dump.c",
     "csrc/pmm_encode.c",
+    "csrc/pmm_metrics.c",
     "csrc/pmm_socket.c",
 ]
 

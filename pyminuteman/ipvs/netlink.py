@@ -17,6 +17,7 @@ from pyminuteman.ipvs.plan import Plan
 from pyminuteman.ipvs.service import Service, ServiceKey
 from pyminuteman.ipvs.snapshot import Features, Snapshot
 from pyminuteman.ipvs.statistics import DestinationStatistics, ServiceStatistics
+from pyminuteman.ipvs.tcp_metrics import METRIC, TCPMetric, read_metrics
 
 __all__ = ["NetlinkBackend"]
 
@@ -311,6 +312,16 @@ class NetlinkBackend:
             raise kernel_error(-fd, 0, f"read {_CONNECTIONS}")
         with os.fdopen(fd, encoding="ascii", errors="replace") as lines:
             yield from lines
+
+    def tcp_metrics(self) -> dict[str, TCPMetric]:
+        """What the kernel remembers of TCP connections of this network namespace, by the address at the other end.
+
+        Raises:
+            KernelError: The kernel keeps no such metrics (ENOENT), refused, or did not answer in time.
+        """
+        out = self._ffi.new("struct pmm_metric **")
+        count = self._check(self._lib.pmm_get_metrics(self._open(), out), "read tcp_metrics")
+        return read_metrics(bytes(self._ffi.buffer(out[0], count * METRIC.size)) if count else b"")
 
 
 def _first(pair: tuple[Any, Any]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from pyminuteman.ipvs import Features, records
 from pyminuteman.ipvs._native import ffi, lib
+from pyminuteman.ipvs.tcp_metrics import METRIC
 from tests.conftest import ROOT
 
 HEADER = re.sub(r"/\*.*?\*/", "", (ROOT / "csrc/pmm_ipvs.h").read_text(), flags=re.DOTALL)
@@ -23,6 +24,7 @@ LAYOUTS = {
         records.DESTINATION,
         "family address port weight upper_threshold lower_threshold forwarding tunnel_type tunnel_port tunnel_flags",
     ),
+    "struct pmm_metric": (METRIC, "family address age_ms rtt deviation"),
     "struct pmm_operation": (records.OPERATION, "command service destination"),
     "struct pmm_counters": (
         records.COUNTERS,

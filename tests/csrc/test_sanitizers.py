@@ -21,6 +21,7 @@ from tests.support.tools import is_ci, missing, tool
 SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1 -fno-omit-frame-pointer"
 SUITES = [
     "tests/ipvs/test_netlink_misbehaviour.py",
+    "tests/ipvs/test_tcp_metrics.py",
     "tests/contracts/test_table_backend.py",
     "tests/contracts/test_statistics_and_control.py",
     "tests/csrc/test_boundary.py",

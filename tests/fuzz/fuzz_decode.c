@@ -34,6 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		struct pmm_counters counters;
 		struct pmm_config config = { 0 };
 		struct pmm_daemon daemon;
+		struct pmm_metric metric;
+		uint16_t family = 0;
 		uint32_t features = 0;
 
 		if (message.text)
@@ -52,6 +54,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			use(&config, sizeof(config));
 		if (!pmm_decode_daemon(&message, &daemon) && daemon.interface[15])
 			abort();
+		if (!pmm_decode_metric(&message, &metric)) {
+			use(&metric, sizeof(metric));
+			if (metric.family != AF_INET && metric.family != AF_INET6)
+				abort();
+		}
+		if (!pmm_decode_family(&message, &family) && family <= 0x10)
+			abort(); /* would be taken for the controller */
 	}
 	free(copy);
 	return 0;

@@ -46,6 +46,14 @@ def make() -> dict[str, bytes]:
         "destinations": puppet.answer(request(GET_DEST, netlink.F_DUMP, key)),
         "info": puppet.answer(request(GET_INFO, 0)),
         "config": puppet.answer(request(13, 0)),
+        # To the harness all messages that count are of one family.
+        "metrics": [
+            b"".join(
+                netlink.row(1, 1, netlink.metric_attributes(address, age_ms=10, rtt=160_000, deviation=40_000))
+                for address in (bytes([10, 0, 0, 1]), bytes([0xFD, *range(15)]))
+            )
+        ],
+        "family": [netlink.row(1, 1, netlink.text(2, b"tcp_metrics"), netlink.u16(1, netlink.METRICS_FAMILY), flags=0)],
         "error": [netlink.error(request(GET_INFO, 0), 5, "words")],
         "error-uncapped": [netlink.error(request(GET_DEST, 0, key), 5, "words", capped=False)],
         "acknowledgement": [netlink.error(request(GET_INFO, 0), 0)],

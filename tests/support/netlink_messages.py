@@ -17,6 +17,10 @@ from pyminuteman.ipvs.statistics import Counters, DestinationStatistics, Rates
 
 FAMILY = 0x1D
 """The number of the family IPVS on the puppet's side; the kernel hands out such numbers as families come."""
+METRICS_FAMILY = 0x15
+"""That of tcp_metrics."""
+CONTROLLER = 0x10
+"""Whom the numbers of families are asked of (GENL_ID_CTRL)."""
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 F_MULTI, F_ACK, F_DUMP_INTR, F_DUMP, F_CAPPED, F_ACK_TLVS = 2, 4, 0x10, 0x300, 0x100, 0x200
 F_NESTED = 0x8000
@@ -98,9 +102,9 @@ def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     )
 
 
-def row(sequence: int, command: int, *parts: bytes, flags: int = F_MULTI) -> bytes:
+def row(sequence: int, command: int, *parts: bytes, flags: int = F_MULTI, family: int = FAMILY) -> bytes:
     """One message of the family."""
-    return message(FAMILY, flags, sequence, GENERIC.pack(command, 1, 0) + b"".join(parts))
+    return message(family, flags, sequence, GENERIC.pack(command, 1, 0) + b"".join(parts))
 
 
 def done(sequence: int, error: int = 0, flags: int = F_MULTI) -> bytes:
@@ -223,6 +227,16 @@ def daemon_attributes(daemon: SyncDaemon, group: bytes) -> list[bytes]:
         u16(7, daemon.port),
         u8(8, daemon.ttl),
     ]
+
+
+def metric_attributes(address: bytes, *, age_ms: int, rtt: int, deviation: int) -> bytes:
+    """tcp_metrics_fill_info, for a row with a source: what is 0 is left out; a round trip is told in milliseconds as well."""
+    kind = 1 if len(address) == 4 else 2
+    values = [u32(5, 10)]
+    values += [u32(6, rtt), u32(1, max(rtt // 1000, 1))] if rtt else []
+    values += [u32(7, deviation), u32(2, max(deviation // 1000, 1))] if deviation else []
+    parts = [attribute(kind, address), attribute(kind + 10, address), u64(3, age_ms), nest(6, *values)]
+    return b"".join(parts)
 
 
 def batches(rows: Iterable[bytes], sizes: Iterable[int]) -> list[list[bytes]]:

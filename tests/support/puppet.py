@@ -47,6 +47,7 @@ class PuppetKernel:
     Attributes:
         fake: Holds the table.
         misbehave: Changes answers.
+        metrics: Attributes of the rows of tcp_metrics; None: this kernel has no such family.
         interrupts: So many dumps to come say NLM_F_DUMP_INTR.
         datagrams: Sizes of the datagrams received: how requests were packed.
         opened: Sockets opened so far.
@@ -57,6 +58,7 @@ class PuppetKernel:
         self.fake = fake if fake is not None else FakeKernel()
         self.misbehave = misbehave
         self.capped = capped
+        self.metrics: list[bytes] | None = None
         self.rows_per_datagram = (9, 60)
         self.interrupts = 0
         self.datagrams: list[int] = []
@@ -117,6 +119,8 @@ class PuppetKernel:
 
     def answer(self, request: Request) -> list[bytes]:
         """The honest answer to one request, as datagrams."""
+        if request.type != netlink.FAMILY and self.metrics is not None:
+            return self._answer_of_metrics(request, self.metrics)
         if request.type != netlink.FAMILY:
             return [netlink.error(request, 2, capped=self.capped)]
         if self.fake.denied:
@@ -127,6 +131,16 @@ class PuppetKernel:
         if errno or request.flags & netlink.F_ACK:
             return [netlink.error(request, errno, words, capped=self.capped)]
         return []
+
+    def _answer_of_metrics(self, request: Request, rows: list[bytes]) -> list[bytes]:
+        if request.type == netlink.CONTROLLER:
+            assert request.command == 3
+            assert netlink.attributes(request.body) == {2: b"tcp_metrics\0"}
+            parts = netlink.text(2, b"tcp_metrics"), netlink.u16(1, netlink.METRICS_FAMILY), netlink.u32(3, 1)
+            return [netlink.row(request.sequence, 1, *parts, flags=0, family=netlink.CONTROLLER)]
+        assert (request.type, request.command, request.is_dump) == (netlink.METRICS_FAMILY, 1, True)
+        assert request.body == b""
+        return self._dump(request, 1, rows, family=netlink.METRICS_FAMILY)
 
     def _get(self, request: Request) -> list[bytes]:  # noqa: PLR0911 - a return for each command
         if request.command == GET_INFO:
@@ -167,12 +181,12 @@ class PuppetKernel:
         rows = reversed(self.fake.services[key].destinations.items())
         return [netlink.nest(2, *netlink.destination_attributes(row, by_key[place], self.fake.features)) for place, row in rows]
 
-    def _dump(self, request: Request, command: int, nests: list[bytes]) -> list[bytes]:
+    def _dump(self, request: Request, command: int, nests: list[bytes], *, family: int = netlink.FAMILY) -> list[bytes]:
         flags = netlink.F_MULTI
         if self.interrupts:
             self.interrupts -= 1
             flags |= F_DUMP_INTR
-        rows = [netlink.row(request.sequence, command, one, flags=flags) for one in nests]
+        rows = [netlink.row(request.sequence, command, one, flags=flags, family=family) for one in nests]
         datagrams = [b"".join(batch) for batch in netlink.batches(rows, self.rows_per_datagram)] or [b""]
         datagrams[-1] += netlink.done(request.sequence, flags=flags)
         return datagrams
