@@ -78,7 +78,8 @@ class Outcome:
     opened: int = 0
     """Both ends were seen to be connected, or to have been."""
     failed: int = 0
-    """The backend never answered: half-open, and about to die, or gone when its time was up."""
+    """The handshake was never completed: half-open and about to die, or gone when its time was up. As a rule nobody answered at the
+    backend's; a client that never answered, as in a flood of SYNs, looks the same."""
     reset: int = 0
     """First seen ended by a RST, or gone before its time: refused, or opened and cut off between two readings. Neither of the others."""
     undecided: int = 0
@@ -172,7 +173,7 @@ class Outcomes:
         interval_seconds: From one reading to the next.
         jitter_seconds: How much later a reading may come. A half-open connection that the kernel will have forgotten by then, unless
             another SYN comes, has failed.
-        connections_max: Most connections remembered from one reading to the next; about 150 bytes each.
+        connections_max: Most connections remembered from one reading to the next; 90 bytes each, a half-open one 170.
         backends_max: Most pairs of service and backend that are counted; about 1 KB each. When it is reached, those that nothing was
             counted for during ``idle_seconds`` make room.
         idle_seconds: See there.

@@ -112,6 +112,13 @@ def test_the_window_is_the_longest_time_to_the_next_reading() -> None:
     assert after([replace(HALF, expires_seconds=22)]) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("state", ["SYN_SENT", "SYN_RECV"])
+@pytest.mark.parametrize(("window", "failed"), [(100, 1), (25, 0)])
+def test_half_open_ones_fail_by_the_window_as_in_minuteman(state: str, window: float, failed: int) -> None:
+    tracker = Outcomes(interval_seconds=window, jitter_seconds=0)
+    assert sums(look(tracker, replace(HALF, state=state, expires_seconds=50))) == (0, failed, 0, 1 - failed)
+
+
 def test_one_that_opens_after_all_counts_as_both() -> None:
     assert after([replace(HALF, expires_seconds=5)], [OPEN], [OPEN]) == (1, 1, 0, 0)
 
