@@ -126,7 +126,7 @@ def test_the_systems_own_resolver_finds_the_name(tmp_path: Path) -> None:
     ip("address add fd00::1/128 dev lo nodad")  # who has no IPv6 address is told of none (AI_ADDRCONFIG)
 
     async def ask(options: str) -> list[str]:
-        configuration.write_text(f"nameserver {ONE}\noptions {options} timeout:2 attempts:1\n")
+        configuration.write_text(f"nameserver {ONE}\noptions {options} timeout:15 attempts:1\n")
         look_up = f"mount --bind {configuration} /etc/resolv.conf && exec getent ahosts foo.marathon.{DEFAULT_ZONE}"
         found = await trio.run_process(["unshare", "--mount", "sh", "-c", look_up], capture_stdout=True, check=False)
         return sorted({line.split()[0] for line in found.stdout.decode().splitlines()})
