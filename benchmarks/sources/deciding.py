@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.sources import documents
 from benchmarks.sources.memory import memory_peak_mib
 from benchmarks.sources.spread import spread
-from pyminuteman.cli.vips_guard import shrinkage
 from pyminuteman.ipvs import IPVSTable, Scope, Snapshot
+from pyminuteman.ipvs.shrinkage import shrinkage
 from pyminuteman.sources.document import parse_vip
 from pyminuteman.testing.fake_kernel import FakeKernel
 from pyminuteman.vips.claims import Claim

@@ -15,13 +15,13 @@ from pyminuteman.cli.changes import Progress, carry_out, doomed, narrowed, show_
 from pyminuteman.cli.draining import wait_until_drained
 from pyminuteman.cli.scopes import parse_scope
 from pyminuteman.cli.terminal import say
-from pyminuteman.cli.vips_checks import MakeCheck
-from pyminuteman.cli.vips_guard import shrinkage
 from pyminuteman.cli.vips_keeper import Keeper, everywhere_up, held_back, in_scope
 from pyminuteman.cli.vips_sources import Feeds, first_states
 from pyminuteman.cli.vips_views import remarks
+from pyminuteman.health.backends import MakeCheck
 from pyminuteman.health.hysteresis import CheckPolicy
 from pyminuteman.ipvs import ApplyReport, DrainPolicy, IPVSTable, Scope, Snapshot
+from pyminuteman.ipvs.shrinkage import shrinkage
 from pyminuteman.sources.base import Source
 from pyminuteman.vips.desired import DesiredState, DesiredTable
 

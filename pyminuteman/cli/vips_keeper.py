@@ -25,10 +25,9 @@ import trio
 from pyminuteman.cli import exit_codes
 from pyminuteman.cli.application import Application
 from pyminuteman.cli.terminal import clean, out, say
-from pyminuteman.cli.vips_checks import MakeCheck, failing, targets
-from pyminuteman.cli.vips_guard import Shrinkage, shrinkage
 from pyminuteman.cli.vips_sources import Feeds, bare_errors
 from pyminuteman.cli.vips_views import remarks
+from pyminuteman.health.backends import MakeCheck, failing, targets
 from pyminuteman.health.hysteresis import CheckPolicy
 from pyminuteman.health.monitor import Monitor, open_monitor
 from pyminuteman.ipvs import (
@@ -43,6 +42,7 @@ from pyminuteman.ipvs import (
     Service,
     ServiceKey,
 )
+from pyminuteman.ipvs.shrinkage import Shrinkage, shrinkage
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.vips.desired import DesiredState, DesiredTable
 from pyminuteman.vips.model import BackendKey

@@ -10,8 +10,8 @@ import click
 
 from pyminuteman.addresses import format_address, parse_address
 from pyminuteman.cli.options import Verb
-from pyminuteman.cli.vips_checks import MakeCheck, parse_check
 from pyminuteman.errors import MinutemanError
+from pyminuteman.health.backends import MakeCheck, parse_check
 from pyminuteman.health.hysteresis import InvalidCheckError
 from pyminuteman.sources.base import Source
 from pyminuteman.sources.options import parse_source

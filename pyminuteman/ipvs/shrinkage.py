@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pyminuteman.ipvs import Scope, ServiceKey, Snapshot
 from pyminuteman.ipvs.records import DESTINATION_KEY_SIZE, DESTINATION_SIZE, destination_keys, destination_rows
+from pyminuteman.ipvs.scope import Scope
+from pyminuteman.ipvs.service import ServiceKey
+from pyminuteman.ipvs.snapshot import Snapshot
 
 __all__ = ["Shrinkage", "shrinkage"]
 

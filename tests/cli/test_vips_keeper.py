@@ -17,10 +17,10 @@ import pytest
 import trio
 
 from pyminuteman.cli.application import Application
-from pyminuteman.cli.vips_checks import parse_check
 from pyminuteman.cli.vips_keeper import Keeper
 from pyminuteman.cli.vips_sources import Feeds
 from pyminuteman.errors import ConfigurationError
+from pyminuteman.health.backends import parse_check
 from pyminuteman.health.checks import Check, CommandCheck, HTTPCheck, TCPCheck
 from pyminuteman.health.hysteresis import CheckPolicy, InvalidCheckError
 from pyminuteman.ipvs import Destination, IPVSTable, NotPermitted, Scope, Service, ServiceKey

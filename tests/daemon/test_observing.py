@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from pyminuteman.addresses import Endpoint
-from pyminuteman.cli.vips_guard import Shrinkage
 from pyminuteman.daemon.api import NoSuchThing, NotNow
 from pyminuteman.daemon.node_subject import NodeSubject
 from pyminuteman.daemon.observed import Buckets, Mark
@@ -19,6 +18,7 @@ from pyminuteman.daemon.observing import kernel, observe, symbol
 from pyminuteman.daemon.views import status_view
 from pyminuteman.health.monitor import Target, open_monitor
 from pyminuteman.ipvs import ServiceKey
+from pyminuteman.ipvs.shrinkage import Shrinkage
 from pyminuteman.kv import open_store
 from pyminuteman.membership import open_membership
 from pyminuteman.sources.base import SourceState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from pyminuteman.cli.vips_guard import shrinkage
 from pyminuteman.ipvs import Destination, Scope, Service, ServiceKey, Snapshot
+from pyminuteman.ipvs.shrinkage import shrinkage
 from tests.support.strategies import tables
 
 WEB, API = Service.tcp("11.0.0.1", 80), Service.tcp("11.0.0.2", 80)

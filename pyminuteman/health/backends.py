@@ -1,4 +1,4 @@
-"""Health checks of the backends that sources name: ``--check`` of ``minuteman vips apply``."""
+"""Which check a backend of a VIP gets, as operators write it: ``tcp``, ``http:/PATH``, ``exec:/PROGRAM``."""
 
 from __future__ import annotations
 

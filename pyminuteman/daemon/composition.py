@@ -1,0 +1,237 @@
+"""From the configuration to the parts of a node: each function makes one, and opens nothing that it does not say."""
+
+from __future__ import annotations
+
+import grp
+import math
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final
+
+from pyminuteman.daemon.api.options import ApiOptions
+from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.daemon.entries import ClaimTable
+from pyminuteman.daemon.events import EventLog
+from pyminuteman.daemon.feeds import Feed
+from pyminuteman.daemon.ledger import Ledger
+from pyminuteman.daemon.node import FeedOptions
+from pyminuteman.daemon.observed import Buckets, OutcomesOf
+from pyminuteman.daemon.outcomes import OutcomesReading
+from pyminuteman.daemon.outlook import Outlook
+from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.errors import ConfigurationError
+from pyminuteman.health.backends import parse_check
+from pyminuteman.health.monitor import Target
+from pyminuteman.host.setup import HostSettings
+from pyminuteman.http_client import HttpOptions
+from pyminuteman.ipvs import DrainPolicy, IPVSTable, Scope, ServiceKey
+from pyminuteman.kv import GossipStore, Store, open_store
+from pyminuteman.kv.etcd import open_etcd_store
+from pyminuteman.membership import Keyring, Membership, load_key_file, open_membership
+from pyminuteman.sources.options import parse_source
+from pyminuteman.sources.push import PushSource
+from pyminuteman.vips.address_book import AddressBook
+from pyminuteman.vips.desired import DesiredState, DesiredTable
+from pyminuteman.vips.model import Backend, BackendKey
+
+__all__ = [
+    "api_options",
+    "feed_options",
+    "feeds",
+    "host_settings",
+    "membership_of",
+    "outcomes_of",
+    "outlook",
+    "own_addresses",
+    "reconciler",
+    "store_of",
+    "target_of",
+]
+
+_ANYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what is left out
+_VOUCHING: Final = frozenset({"mesos", "marathon"})
+"""Kinds of sources that have the addresses of tasks and hosts from records of their own, and not from what tasks say of themselves."""
+
+OpenTable = Callable[[Scope, DrainPolicy | None], IPVSTable]
+
+
+def membership_of(config: DaemonConfig) -> AbstractAsyncContextManager[Membership]:
+    """The membership, to be opened.
+
+    Raises:
+        KeyringError: The key file is no good.
+    """
+    node, cluster = config.node, config.cluster
+    keyring = None if cluster.key_file is None else Keyring(load_key_file(cluster.key_file), cluster=cluster.name)
+    return open_membership(
+        name=node.name or socket.gethostname(),
+        bind=node.bind,
+        advertise=node.advertise,
+        contacts=cluster.contacts,
+        config=node.membership,
+        keyring=keyring,
+        cluster=cluster.name,
+        state_directory=node.state_directory,
+        tags=dict(node.tags),
+        addresses=node.addresses,
+        insecure=cluster.insecure,
+    )
+
+
+def store_of(config: DaemonConfig, membership: Membership) -> AbstractAsyncContextManager[Store]:
+    """The store, to be opened in the membership's block."""
+    store = config.store
+    if store.engine == "gossip":
+        gossip: AbstractAsyncContextManager[GossipStore] = open_store(
+            membership, limits=store.limits, path=config.node.state_directory / "store.db"
+        )
+        return gossip
+    etcd = store.etcd
+    options = HttpOptions(ca_file=etcd.ca, certificate_file=etcd.cert, key_file=etcd.key, token_file=etcd.token_file)
+    return open_etcd_store(etcd.endpoints, membership.me.id, prefix=etcd.prefix, limits=store.limits, options=options)
+
+
+def own_addresses(config: DaemonConfig, membership: Membership) -> frozenset[str]:
+    """The addresses of this host, as far as they are known."""
+    found = {membership.me.endpoint.address, config.node.bind.address, *membership.me.addresses, *config.node.addresses}
+    return frozenset(found - _ANYWHERE)
+
+
+def outlook(config: DaemonConfig, own: frozenset[str]) -> Outlook:
+    """What this node makes of what all say."""
+    table = DesiredTable(own_addresses=own, book=AddressBook(config.names.ranges))
+    return Outlook(ClaimTable(), table, config.policy)
+
+
+def feeds(config: DaemonConfig, events: EventLog, changed: Callable[[], None]) -> list[Feed]:
+    """The sources.
+
+    Raises:
+        ConfigurationError: One cannot be.
+    """
+    found: list[Feed] = []
+    for source in config.sources:
+        reader = PushSource(f"push:{source.name}") if source.is_pushed else parse_source(source.place)
+        after = source.silence_seconds if source.on_silence == "withdraw" else math.inf
+        found.append(Feed(source.name, reader, events=events, changed=changed, withdraw_after_seconds=after))
+    return found
+
+
+def feed_options(config: DaemonConfig) -> dict[str, FeedOptions]:
+    """What of each source is told the others."""
+    return {
+        source.name: FeedOptions(source.publish, vouch=source.place.partition(":")[0] in _VOUCHING) for source in config.sources
+    }
+
+
+def target_of(config: DaemonConfig) -> Callable[[Backend], Target] | None:
+    """How a backend of this host is asked; None when none is.
+
+    Raises:
+        InvalidCheckError: The check is none.
+    """
+    if not config.health.check:
+        return None
+    make, policy = parse_check(config.health.check), config.health.policy
+    return lambda backend: Target(make(backend), policy)
+
+
+def host_settings(config: DaemonConfig) -> HostSettings:
+    """What of the host is to be set up."""
+    host = config.host
+    ipv6 = any(":" in network for network in config.ipvs.managed)
+    return HostSettings(
+        device=host.device,
+        announce=host.announce,
+        masquerade=host.masquerade,
+        guard=host.guard,
+        portmap_bypass=host.portmap_bypass,
+        sysctls=host.sysctls,
+        ipv6=ipv6,
+    )
+
+
+def managed_scope(config: DaemonConfig) -> Scope:
+    """The services that may be ours."""
+    if not config.ipvs.managed:
+        raise ConfigurationError(None, "ipvs.managed", "names no network, so nothing could ever be done")
+    scope = Scope.networks(*config.ipvs.managed)
+    return scope - Scope.networks(*config.ipvs.exclude) if config.ipvs.exclude else scope
+
+
+def reconciler(
+    config: DaemonConfig,
+    *,
+    tell: Callable[[str, str, Mapping[str, Any]], object],
+    name: str = "",
+    host: Any = None,
+    synced: Callable[[DesiredState], object] | None = None,
+    open_table: OpenTable | None = None,
+) -> Reconciler:
+    """What keeps the table of one namespace.
+
+    Raises:
+        ConfigurationError: No network is managed.
+    """
+    ipvs = config.ipvs
+    directory: Path = config.node.state_directory
+    return Reconciler(
+        name,
+        open_table=open_table or (lambda scope, drain: IPVSTable(scope=scope, drain=drain, netns=name or None)),
+        ledger=Ledger(directory / f"ledger{'-' if name else ''}{name.replace('/', '-')}.json"),
+        options=ReconcilerOptions(
+            managed=managed_scope(config),
+            adopt=ipvs.adopt,
+            max_loss_percent=ipvs.max_loss_percent,
+            audit_seconds=ipvs.audit_seconds,
+            drain_seconds=ipvs.drain_seconds,
+            min_interval_seconds=ipvs.min_interval_seconds,
+            on_exit=ipvs.on_exit,
+        ),
+        tell=tell,
+        host=host,
+        synced=synced,
+    )
+
+
+def api_options(config: DaemonConfig) -> ApiOptions:
+    """How the API is reached.
+
+    Raises:
+        ConfigurationError: It would be open to others.
+    """
+    api = config.api
+    return ApiOptions(
+        socket=api.socket,
+        group=api.group if _is_group(api.group) else "",
+        tcp=api.tcp,
+        token_file=api.token_file,
+        certificate=api.cert,
+        key=api.key,
+        client_ca=api.client_ca,
+        hosts=api.hosts,
+        metrics_labels=api.metrics_labels,
+    )
+
+
+def _is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def outcomes_of(reading: OutcomesReading) -> dict[tuple[ServiceKey, BackendKey], OutcomesOf]:
+    """What became of connections, as the API shows it."""
+    return {
+        key: OutcomesOf(
+            one.opened,
+            one.failed,
+            None if one.latency is None else Buckets(one.latency.bounds, one.latency.counts, one.latency.sum),
+            one.latency_seconds,
+        )
+        for key, one in reading.backends.items()
+    }

@@ -1,0 +1,161 @@
+"""Operators' marks: drains and weights, in the store, so that every node obeys them.
+
+A mark is a register; the later writer wins, and whoever removes it removes what he has seen. Its name says what it is about
+(``drain/node/ID``, ``drain/backend/ADDRESS/PORT/VIP``, ``weight/...``); of a VIP whose text is too long for a key there is a hash, and
+the value has the text. The value also says who laid it down, when, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgpack
+
+from pyminuteman.addresses import NodeId
+from pyminuteman.daemon.entries import parse_key, plain_key
+from pyminuteman.daemon.observed import Mark
+from pyminuteman.kv.operations import KEY_MAX_BYTES, Assign, Kind, Remove, SharedKey, SharedValue
+from pyminuteman.kv.store import Store
+from pyminuteman.membership.records import MSGPACK_CAPS
+from pyminuteman.vips.model import WEIGHT_MAX, BackendKey
+from pyminuteman.vips.resolution import Adjustments, Target
+
+__all__ = ["DRAIN", "WEIGHT", "Marks", "clear_weight", "drain", "read_marks", "set_weight", "undrain"]
+
+DRAIN: Final = "drain/"
+WEIGHT: Final = "weight/"
+_NODE: Final = f"{DRAIN}node/"
+_BACKEND: Final = f"{DRAIN}backend/"
+_TEXT_MAX: Final = 500
+_FIELDS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """All marks, as they are now.
+
+    Attributes:
+        node_drains: Nodes that are drained.
+        backend_drains: Backends that are drained by themselves.
+        weights: Weights that operators have set.
+        malformed: Marks that could not be read, and do not count.
+    """
+
+    node_drains: Mapping[NodeId, Mark] = field(default_factory=dict)
+    backend_drains: Mapping[Target, Mark] = field(default_factory=dict)
+    weights: Mapping[Target, tuple[int, Mark]] = field(default_factory=dict)
+    malformed: int = 0
+
+    def adjustments(self, agents_of: Callable[[NodeId], Iterable[str]], unhealthy: frozenset[Target]) -> Adjustments:
+        """What bears on weights.
+
+        Args:
+            agents_of: The addresses of a node's host.
+            unhealthy: Backends that fail their health checks.
+        """
+        agents = frozenset(address for node in self.node_drains for address in agents_of(node))
+        weights = {target: weight for target, (weight, _) in self.weights.items()}
+        return Adjustments(unhealthy, frozenset(self.backend_drains), agents, weights)
+
+
+def read_marks(shared: Mapping[SharedKey, SharedValue]) -> Marks:
+    """The marks among shared values; never raises, whatever others wrote."""
+    node_drains: dict[NodeId, Mark] = {}
+    backend_drains: dict[Target, Mark] = {}
+    weights: dict[Target, tuple[int, Mark]] = {}
+    malformed = 0
+    for key, value in shared.items():
+        if key.kind is not Kind.REGISTER or not key.name.startswith((DRAIN, WEIGHT)):
+            continue
+        try:
+            mark, weight, target = _read(value)
+            if key.name.startswith(_NODE):
+                node_drains[NodeId.parse(key.name.removeprefix(_NODE))] = mark
+            elif target is None or key.name != _name(_BACKEND if key.name.startswith(DRAIN) else WEIGHT, target):
+                raise ValueError("the value is of another backend")
+            elif key.name.startswith(DRAIN):
+                backend_drains[target] = mark
+            elif weight is None:
+                raise ValueError("no weight")
+            else:
+                weights[target] = weight, mark
+        except (ValueError, TypeError, msgpack.UnpackException):
+            malformed += 1
+    return Marks(node_drains, backend_drains, weights, malformed)
+
+
+async def drain(store: Store, target: NodeId | Target, *, by: str, reason: str, at: float) -> None:
+    """Take a node, or a backend behind one VIP or (None) all, out of service.
+
+    Raises:
+        StoreError: The store could not be written to. Nothing was changed.
+    """
+    await _write(store, target, Mark(by, at, reason), None)
+
+
+async def undrain(store: Store, target: NodeId | Target) -> None:
+    """Undo that; one that is not drained stays so.
+
+    Raises:
+        StoreError: The store could not be written to. Nothing was changed.
+    """
+    name = f"{_NODE}{target}" if isinstance(target, NodeId) else _name(_BACKEND, target)
+    await store.update(SharedKey.register(name), Remove())
+
+
+async def set_weight(store: Store, target: Target, weight: int, *, by: str, reason: str, at: float) -> None:
+    """Give a backend this weight (0 to 65535) in place of its source's.
+
+    Raises:
+        StoreError: The store could not be written to. Nothing was changed.
+    """
+    await _write(store, target, Mark(by, at, reason), weight)
+
+
+async def clear_weight(store: Store, target: Target) -> None:
+    """Leave its weight to its source again.
+
+    Raises:
+        StoreError: The store could not be written to. Nothing was changed.
+    """
+    await store.update(SharedKey.register(_name(WEIGHT, target)), Remove())
+
+
+async def _write(store: Store, target: NodeId | Target, mark: Mark, weight: int | None) -> None:
+    place: list[Any] | None = None
+    if isinstance(target, NodeId):
+        name = f"{_NODE}{target}"
+    else:
+        name = _name(_BACKEND if weight is None else WEIGHT, target)
+        vip, backend = target
+        place = [None if vip is None else plain_key(vip), backend.address, backend.port]
+    value: bytes = msgpack.packb([mark.by[:_TEXT_MAX], mark.at, mark.reason[:_TEXT_MAX], weight, place, 1])
+    await store.update(SharedKey.register(name), Assign(value))
+
+
+def _name(prefix: str, target: Target) -> str:
+    vip, backend = target
+    head = f"{prefix}{backend.address}/{backend.port}/"
+    text = "*" if vip is None else str(vip)
+    if len((head + text).encode()) > KEY_MAX_BYTES:
+        text = "#" + blake2b(text.encode(), digest_size=16).hexdigest()
+    return head + text
+
+
+def _read(value: SharedValue) -> tuple[Mark, int | None, Target | None]:
+    if not isinstance(value, bytes):
+        raise TypeError("no register")
+    plain = msgpack.unpackb(value, max_array_len=_FIELDS, **MSGPACK_CAPS)
+    by, at, reason, weight, place, _version = plain
+    if not isinstance(by, str) or not isinstance(reason, str) or isinstance(at, bool) or not isinstance(at, int | float):
+        raise TypeError("a text or a time is none")
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= WEIGHT_MAX):
+        raise ValueError("a weight is none")
+    if place is None:
+        return Mark(by, float(at), reason), weight, None
+    vip, address, port = place
+    target = (None if vip is None else parse_key(*vip), BackendKey(address, port))
+    return Mark(by, float(at), reason), weight, target

@@ -1,0 +1,425 @@
+"""One node of the cluster at work: from sources to the store, and from the store to the kernel.
+
+    sources -> own claims -> store -> all claims x policy x reach x health x marks -> desired state -> reconcilers, names
+
+1. Whatever changes only wakes the one task that looks at the whole (:meth:`Node._keep_looking`), which takes all that has changed until
+   then at once: a burst costs one look, and a member that falls silent is acted on in the same turn of the loop.
+2. Nothing is handed to the kernel before the store was compared with a neighbour (or there is none), and every source has said what it
+   wants, or was seen to fail: what such a source said in this node's last life stands until then.
+3. What this node says is withdrawn when a source no longer says it, or is no longer configured; never because a source fails.
+4. A node checks the health of the backends on its own host, and tells the others; each of them weighs that for itself, so that a VIP
+   whose backends are all unhealthy fails open everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import trio
+
+from pyminuteman.addresses import NodeId
+from pyminuteman.daemon import marks as marking
+from pyminuteman.daemon.api.subject import MarkTarget, NotNow
+from pyminuteman.daemon.differences import differences
+from pyminuteman.daemon.entries import changes, encode
+from pyminuteman.daemon.events import EventLog
+from pyminuteman.daemon.feeds import Feed
+from pyminuteman.daemon.marks import Marks
+from pyminuteman.daemon.outlook import Outlook
+from pyminuteman.daemon.publisher import Publish, claims_of
+from pyminuteman.daemon.reach import addresses_of, reach_table
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.health.monitor import Monitor, Target
+from pyminuteman.kv.errors import StoreError
+from pyminuteman.kv.store import Changes, Store
+from pyminuteman.membership import (
+    Conflict,
+    LocalStall,
+    MemberDown,
+    MemberLeft,
+    Membership,
+    MemberSuspect,
+    MemberUp,
+    MemberUpdated,
+    Notification,
+    PartitionSuspected,
+)
+from pyminuteman.vips.claims import Claim
+from pyminuteman.vips.desired import DesiredState
+from pyminuteman.vips.model import Backend, BackendKey
+from pyminuteman.vips.policy import Judgement
+from pyminuteman.vips.resolution import Target as WeightTarget
+
+__all__ = ["FeedOptions", "Node", "NodeParts"]
+
+_CLAIMS: Final = "vip/"
+_UNHEALTHY: Final = "unhealthy/"
+_MARKS: Final = ("drain/", "weight/")
+_SETTLE_SECONDS: Final = 10.0
+"""How long the store and the sources may take to say what there is before the kernel is brought up to what is known by then."""
+_PUBLISH_AGAIN_SECONDS: Final = 5.0
+_STALL_TOLD_SECONDS: Final = 1.0
+
+_log = logging.getLogger("pyminuteman.daemon")
+
+_MEMBER_EVENTS: Final[dict[type[Any], tuple[str, str]]] = {
+    MemberUp: ("member_up", "is there"),
+    MemberSuspect: ("member_suspect", "has fallen silent: its backends get no new connections"),
+    MemberDown: ("member_down", "is down: its backends are taken away"),
+    MemberLeft: ("member_left", "has left"),
+    MemberUpdated: ("member_updated", "says something new of itself"),
+}
+
+
+class _Step(Protocol):
+    @property
+    def step(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """What of a source this node tells the others.
+
+    Attributes:
+        publish: ``all``; ``own``: the backends on this host; ``none``: nothing, and it counts here alone.
+        vouch: Whether the addresses it names are from its own records, and not from labels that anybody may write.
+    """
+
+    publish: Publish = "all"
+    vouch: bool = False
+
+
+@dataclass(kw_only=True)
+class NodeParts:
+    """What a node is made of; all of it open, and closed by whoever opened it."""
+
+    membership: Membership
+    store: Store
+    feeds: Sequence[Feed]
+    options: Mapping[str, FeedOptions]
+    """By the name of the feed."""
+    outlook: Outlook
+    monitor: Monitor[BackendKey]
+    reconcilers: dict[str, Reconciler]
+    events: EventLog
+    own_addresses: frozenset[str]
+    make_target: Callable[[Backend], Target] | None = None
+    """How a backend of this host is asked whether it would serve; None: not at all."""
+    reload: Callable[[], Sequence[str]] | None = None
+    host_status: Callable[[], Sequence[_Step]] = field(default=tuple)
+    clock: Callable[[], float] = time.time  # noqa: TID251 - shown to people
+
+
+class Node:
+    """The node. :meth:`run` does the work; everything else is how it stands, and what operators want. Of one trio loop."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        """Nothing is done yet."""
+        self._parts = parts
+        self.membership = parts.membership
+        self.store = parts.store
+        self.feeds = parts.feeds
+        self.monitor = parts.monitor
+        self.reconcilers = parts.reconcilers
+        self.events = parts.events
+        self.started_at = parts.clock()
+        self.marks = Marks()
+        self.ready = trio.Event()
+        """Set when the kernel has been told for the first time what is desired."""
+        self._outlook = parts.outlook
+        self._owners: dict[str, set[NodeId]] = {}
+        self._wake = trio.Event()
+        self._woken_at: float | None = None
+        self._publish = trio.Event()
+
+    # How it stands
+
+    @property
+    def state(self) -> DesiredState:
+        """What is desired, as of the last look."""
+        return self._outlook.state
+
+    @property
+    def judgement(self) -> Judgement:
+        """Which claims count."""
+        return self._outlook.judgement
+
+    @property
+    def host(self) -> Sequence[_Step]:
+        """The host's set-up."""
+        return self._parts.host_status()
+
+    # What operators want
+
+    async def drain(self, target: MarkTarget, *, by: str, reason: str) -> None:
+        """Take a node or a backend out of service, and let it keep its connections."""
+        await self._mark(marking.drain(self.store, target, by=by, reason=reason, at=self._parts.clock()))
+        self.events.tell(
+            "drained", f"{_named(target)} is drained by {by}{_because(reason)}", {"target": _named(target), "by": by}
+        )
+
+    async def undrain(self, target: MarkTarget, *, by: str, reason: str) -> None:
+        """Undo that."""
+        await self._mark(marking.undrain(self.store, target))
+        self.events.tell(
+            "undrained", f"{_named(target)} is put back by {by}{_because(reason)}", {"target": _named(target), "by": by}
+        )
+
+    async def set_weight(self, target: WeightTarget, weight: int, *, by: str, reason: str) -> None:
+        """Give a backend this weight in place of its source's."""
+        await self._mark(marking.set_weight(self.store, target, weight, by=by, reason=reason, at=self._parts.clock()))
+        data = {"target": _named(target), "weight": weight, "by": by}
+        self.events.tell("weight", f"{_named(target)} is given weight {weight} by {by}{_because(reason)}", data)
+
+    async def clear_weight(self, target: WeightTarget, *, by: str, reason: str) -> None:
+        """Leave its weight to its source again."""
+        await self._mark(marking.clear_weight(self.store, target))
+        data = {"target": _named(target), "weight": None, "by": by}
+        self.events.tell("weight", f"{_named(target)} has its source's weight again, by {by}{_because(reason)}", data)
+
+    async def reload(self) -> Sequence[str]:
+        """Read the configuration anew, and try sources that fail again; what has changed, in words."""
+        for feed in self.feeds:
+            feed.retry()
+        lines = [] if self._parts.reload is None else list(self._parts.reload())
+        self.events.tell("reload", "; ".join(lines) or "read again: nothing has changed", {"changes": lines})
+        for reconciler in self.reconcilers.values():
+            reconciler.wake(audit=True)
+        self.wake()
+        self.publish()
+        await trio.lowlevel.checkpoint()
+        return lines
+
+    async def confirm(self, namespace: str) -> None:
+        """Carry out what is held back there.
+
+        Raises:
+            NotNow: Nothing is.
+        """
+        reconciler = self.reconcilers.get(namespace)
+        if reconciler is None or not reconciler.confirm():
+            raise NotNow(f"nothing is held back in {namespace or 'the host'}")
+        await trio.lowlevel.checkpoint()
+
+    async def _mark(self, write: Any) -> None:
+        try:
+            await write
+        except StoreError as error:
+            raise NotNow(str(error)) from error
+
+    # The work
+
+    def wake(self) -> None:
+        """Something has changed that bears on what is desired."""
+        if self._woken_at is None:
+            self._woken_at = trio.current_time()
+        self._wake.set()
+
+    def publish(self) -> None:
+        """Something has changed of what this node says."""
+        self._publish.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_members)
+            for feed in self.feeds:
+                nursery.start_soon(feed.run)
+            for reconciler in self.reconcilers.values():
+                nursery.start_soon(reconciler.run)
+            nursery.start_soon(self._watch_health)
+            with trio.move_on_after(_SETTLE_SECONDS):
+                await self.store.wait_ready()
+            nursery.start_soon(self._watch_store)
+            with trio.move_on_after(_SETTLE_SECONDS):
+                while not all(feed.is_settled for feed in self.feeds):  # noqa: ASYNC110 - sources do not tell that they fail
+                    await trio.sleep(0.02)
+            nursery.start_soon(self._keep_publishing)
+            nursery.start_soon(self._keep_looking)
+            self.publish()
+            self.wake()
+
+    # What this node says
+
+    async def _keep_publishing(self) -> None:
+        while True:
+            await self._publish.wait()
+            self._publish = trio.Event()
+            try:
+                said = {key: value for key, value in self.store.own().items() if key.startswith(_CLAIMS)}
+                await self.store.change_own({**changes(said, encode(self._own_claims())), **self._health_changes()})
+            except StoreError as error:
+                _log.warning("what this node says is not told: %s", error)
+                self.events.tell("refused", f"what this node says is not told: {error}", {"error": str(error)})
+                await trio.sleep(_PUBLISH_AGAIN_SECONDS)
+                self._publish.set()
+
+    def _own_claims(self) -> list[Claim]:
+        """What this node has to say: of sources that have spoken, what they want; of the others, what it said of them before."""
+        me = str(self.store.me)
+        found: list[Claim] = []
+        hosts = {address for member in self.membership.members().values() for address in addresses_of(member.record)}
+        silent = {feed.name for feed in self.feeds if feed.state is None}
+        found += [claim for claim in self._outlook.claims.all() if claim.node == me and claim.source in silent]
+        for feed in self.feeds:
+            options = self._parts.options[feed.name]
+            if feed.state is None or options.publish == "none":
+                continue
+            found += claims_of(
+                feed.name,
+                feed.state.vips,
+                node=me,
+                own_addresses=self._parts.own_addresses,
+                hosts=hosts,
+                publish=options.publish,
+                vouch=options.vouch,
+                standing=self._outlook.claims.claims,
+            )
+        return found
+
+    def _own_backends(self) -> Iterable[Backend]:
+        own = self._parts.own_addresses
+        for feed in self.feeds:
+            for vip in () if feed.state is None else feed.state.vips:
+                for backend in vip.backends:
+                    if backend.address in own or backend.agent in own:
+                        yield backend
+
+    def _health_changes(self) -> dict[str, bytes | None]:
+        """What is to be said, or no longer said, of backends of this host that fail their checks."""
+        failing: dict[str, bytes] = {}
+        if self._parts.make_target is not None:
+            backends = {backend.key: backend for backend in self._own_backends()}
+            self.monitor.watch({key: self._parts.make_target(backend) for key, backend in backends.items()})
+            for key in backends:
+                health = self.monitor.health(key)
+                if health is not None and not health.healthy:
+                    failing[f"{_UNHEALTHY}{key}"] = health.reason.encode()[:200]
+        said = {key: value for key, value in self.store.own().items() if key.startswith(_UNHEALTHY)}
+        return changes(said, failing)
+
+    async def _watch_health(self) -> None:
+        with self.monitor.changes() as found:
+            async for _ in found:
+                self.publish()
+
+    # What is heard
+
+    async def _watch_store(self) -> None:
+        async with self.store.watch() as watch:
+            async for found in watch:
+                self._hear(found)
+                self.wake()
+                await trio.lowlevel.checkpoint()
+
+    def _hear(self, found: Changes) -> None:
+        """Take in what has changed in the store."""
+        if found.everything:
+            entries: dict[str, set[NodeId]] = {}
+            for entry in self.store.entries(_CLAIMS):
+                entries.setdefault(entry.key, set()).add(entry.owner)
+                self._outlook.claims.update(entry.owner, entry.key, entry.value)
+            for key, owners in self._owners.items():
+                for owner in owners - entries.get(key, set()):
+                    self._outlook.claims.update(owner, key, None)
+            self._owners = entries
+        for key in found.own:
+            if key.startswith(_CLAIMS):
+                self._hear_key(key)
+        if found.everything or any(key.name.startswith(_MARKS) for key in found.shared):
+            self.marks = marking.read_marks({**self.store.shared(_MARKS[0]), **self.store.shared(_MARKS[1])})
+
+    def _hear_key(self, key: str) -> None:
+        values = self.store.get_all(key)
+        for owner in self._owners.get(key, set()) - values.keys():
+            self._outlook.claims.update(owner, key, None)
+        for owner, value in values.items():
+            self._outlook.claims.update(owner, key, value)
+        if values:
+            self._owners[key] = set(values)
+        else:
+            self._owners.pop(key, None)
+
+    async def _watch_members(self) -> None:
+        with self.membership.notifications() as notifications:
+            async for notification in notifications:
+                self._tell_of(notification)
+                if type(notification) in _MEMBER_EVENTS:
+                    self.wake()
+                if isinstance(notification, MemberUp | MemberUpdated):
+                    self.publish()  # a backend at one of its addresses is on its host, as is known from now on
+
+    def _tell_of(self, notification: Notification) -> None:
+        match notification:
+            case MemberUp() | MemberSuspect() | MemberDown() | MemberLeft() | MemberUpdated():
+                kind, verdict = _MEMBER_EVENTS[type(notification)]
+                record = notification.record
+                self.events.tell(kind, f"{record.name} {verdict}", {"node": str(record.id), "name": record.name})
+            case Conflict():
+                data = {"node": str(notification.record.id), "other": str(notification.other.id)}
+                self.events.tell("conflict", f"{notification.record.name}: {notification.reason}", data)
+            case PartitionSuspected():
+                text = f"{notification.unreachable} members went out of reach together: is the network cut?"
+                counts = {"unreachable": notification.unreachable, "reachable": notification.reachable}
+                self.events.tell("partition", text, counts)
+            case LocalStall() if notification.seconds >= _STALL_TOLD_SECONDS:
+                text = f"this process did not run for {notification.seconds:.1f} s"
+                self.events.tell("stall", text, {"seconds": notification.seconds})
+            case _:
+                pass
+
+    # What is done about it
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            since, self._woken_at = self._woken_at, None
+            self._look(since)
+            await trio.lowlevel.checkpoint()
+
+    def _look(self, since: float | None) -> None:
+        members = self.membership.members()
+        agents = {node: addresses_of(member.record) for node, member in members.items()}
+        agents[self.membership.me.id] = tuple(self._parts.own_addresses)
+        self._outlook.set_hosts(address for addresses in agents.values() for address in addresses)
+        unhealthy = frozenset(
+            (None, key) for entry in self.store.entries(_UNHEALTHY) if (key := _backend_key(entry.key)) is not None
+        )
+        self._outlook.adjust(self.marks.adjustments(lambda node: agents.get(node, ()), unhealthy))
+        before = self._outlook.state
+        state = self._outlook.refresh(reach_table(members))
+        for refusal in self._outlook.take_refusals():
+            self.events.tell("refused", str(refusal), {"vip": str(refusal.vip), "reason": refusal.reason.name.lower()})
+        for kind, text, data in differences(before, state):
+            self.events.tell(kind, text, data)
+        for reconciler in self.reconcilers.values():
+            reconciler.want(state, since=since)
+        self.ready.set()
+
+
+def _backend_key(key: str) -> BackendKey | None:
+    address, _, port = key.removeprefix(_UNHEALTHY).rpartition(":")
+    try:
+        return BackendKey(address.strip("[]"), int(port))
+    except ValueError:
+        return None
+
+
+def _named(target: MarkTarget | WeightTarget) -> str:
+    if isinstance(target, NodeId):
+        return f"node {target.short}"
+    vip, backend = target
+    return str(backend) if vip is None else f"{backend} of {vip}"
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

@@ -1,0 +1,170 @@
+"""Nodes at work, in one process: real memberships and stores over loopback, and a double of each kernel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from pyminuteman.addresses import Endpoint
+from pyminuteman.daemon.entries import ClaimTable
+from pyminuteman.daemon.events import EventLog
+from pyminuteman.daemon.feeds import Feed
+from pyminuteman.daemon.ledger import Ledger
+from pyminuteman.daemon.node import FeedOptions, Node, NodeParts
+from pyminuteman.daemon.outlook import Outlook
+from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.health.monitor import open_monitor
+from pyminuteman.ipvs import IPVSTable, Scope
+from pyminuteman.kv import open_store
+from pyminuteman.membership import open_membership
+from pyminuteman.sources.push import PushSource
+from pyminuteman.testing.fake_kernel import FakeKernel
+from pyminuteman.vips.desired import DesiredTable
+from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey
+from pyminuteman.vips.policy import Networks, Policy, Rule
+
+WEB = VIPKey.tcp("11.0.0.1", 80)
+MANAGED = Scope.networks("11.0.0.0/8")
+POLICY = Policy((Rule(vip_networks=Networks("11.0.0.0/8"), backend_networks=Networks("10.0.0.0/8", "172.16.0.0/12")),))
+
+
+class Host:
+    """One node, with its kernel and the source that the test pushes to."""
+
+    def __init__(self, name: str, node: Node, kernel: FakeKernel, source: PushSource, stop: trio.CancelScope) -> None:
+        self.name, self.node, self.kernel, self.source, self.stop = name, node, kernel, source, stop
+
+    def weights(self) -> dict[str, int]:
+        """What the kernel has behind the VIP: destinations with their weights."""
+        snapshot = self.kernel.read()
+        rows = [row for service in snapshot for row in snapshot.destinations(service.key)]
+        return {str(BackendKey(row.address, row.port)): row.weight for row in rows}
+
+
+@asynccontextmanager
+async def cluster(count: int, directory: Path, **options: Any) -> AsyncIterator[list[Host]]:
+    hosts: list[Host] = []
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        contact: list[Endpoint] = []
+        for number in range(1, count + 1):
+            membership = await stack.enter_async_context(
+                open_membership(
+                    name=f"n{number}", bind=Endpoint("127.0.0.1", 0), contacts=contact, addresses=[f"10.0.0.{number}"]
+                )
+            )
+            contact = contact or [membership.me.endpoint]
+            store = await stack.enter_async_context(open_store(membership, alone_seconds=0.1))
+            monitor = await stack.enter_async_context(open_monitor())
+            events, kernel, source = EventLog(), FakeKernel(), PushSource()
+            box: list[Node] = []
+            feed = Feed("web", source, events=events, changed=lambda box=box: box[0].publish())  # type: ignore[misc]
+            own = frozenset({f"10.0.0.{number}"})
+            (directory / f"{number}").mkdir(exist_ok=True)
+            reconciler = Reconciler(
+                "",
+                open_table=lambda scope, drain, kernel=kernel: IPVSTable(scope=scope, drain=drain, backend=kernel),  # type: ignore[misc]
+                ledger=Ledger(directory / f"{number}" / "ledger.json"),
+                options=ReconcilerOptions(managed=MANAGED, **options),
+                tell=events.tell,
+            )
+            node = Node(
+                NodeParts(
+                    membership=membership,
+                    store=store,
+                    feeds=[feed],
+                    options={"web": FeedOptions()},
+                    outlook=Outlook(ClaimTable(), DesiredTable(own_addresses=own), POLICY),
+                    monitor=monitor,
+                    reconcilers={"": reconciler},
+                    events=events,
+                    own_addresses=own,
+                )
+            )
+            box.append(node)
+            stop = trio.CancelScope()
+
+            async def work(node: Node = node, stop: trio.CancelScope = stop) -> None:
+                with stop:
+                    await node.run()
+
+            nursery.start_soon(work)
+            hosts.append(Host(f"n{number}", node, kernel, source, stop))
+        with trio.fail_after(20):
+            for host in hosts:
+                await host.node.ready.wait()
+        yield hosts
+        nursery.cancel_scope.cancel()
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(0.005)
+
+
+def vip(*backends: Backend) -> VIP:
+    return VIP(WEB, backends)
+
+
+@pytest.mark.trio
+async def test_what_one_node_says_is_in_every_kernel_and_goes_when_it_says_no_more(tmp_path: Path) -> None:
+    async with cluster(3, tmp_path, max_loss_percent=100) as hosts:
+        hosts[0].source.push([vip(Backend("10.0.0.1", 8080))])
+        hosts[1].source.push([vip(Backend("10.0.0.2", 8080, weight=3))])
+        both = {"10.0.0.1:8080": 1, "10.0.0.2:8080": 3}
+        await until(lambda: all(host.weights() == both for host in hosts))
+        assert all("vip_added" in host.node.events.counts for host in hosts)
+        hosts[0].source.push([])
+        await until(lambda: all(host.weights() == {"10.0.0.2:8080": 3} for host in hosts))
+        hosts[1].source.push([])
+        await until(lambda: all(host.weights() == {} and not host.kernel.services for host in hosts))
+        assert all(not Ledger(tmp_path / f"{number}" / "ledger.json").keys for number in (1, 2, 3))
+
+
+@pytest.mark.trio
+async def test_operators_marks_are_obeyed_everywhere_and_undone(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path) as (one, two):
+        one.source.push([vip(Backend("10.0.0.1", 8080), Backend("10.0.0.2", 8080), Backend("10.0.0.7", 8080))])
+        await until(lambda: len(two.weights()) == 3)
+        target = (None, BackendKey("10.0.0.7", 8080))
+        await two.node.drain(target, by="ann", reason="disk")
+        await until(lambda: one.weights()["10.0.0.7:8080"] == 0 == two.weights()["10.0.0.7:8080"])
+        assert one.node.marks.backend_drains[target].by == "ann"
+        await one.node.undrain(target, by="ann", reason="")
+        await until(lambda: one.weights()["10.0.0.7:8080"] == 1 == two.weights()["10.0.0.7:8080"])
+        await one.node.set_weight((WEB, BackendKey("10.0.0.7", 8080)), 9, by="ann", reason="")
+        await until(lambda: two.weights()["10.0.0.7:8080"] == 9)
+        await one.node.clear_weight((WEB, BackendKey("10.0.0.7", 8080)), by="ann", reason="")
+        await until(lambda: two.weights()["10.0.0.7:8080"] == 1)
+        await one.node.drain(two.node.membership.me.id, by="ann", reason="reboot")
+        await until(lambda: one.weights()["10.0.0.2:8080"] == 0 == two.weights()["10.0.0.2:8080"])
+        await two.node.undrain(two.node.membership.me.id, by="ann", reason="")
+        await until(lambda: set(one.weights().values()) == {1})
+
+
+@pytest.mark.trio
+async def test_a_second_claimant_is_refused_everywhere_and_told_of(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path) as (one, two):
+        one.source.push([vip(Backend("10.0.0.1", 8080))])
+        await until(lambda: len(two.weights()) == 1)
+        two.source.push([VIP(WEB, (Backend("10.0.0.2", 8080),), principal="thief")])
+        await until(lambda: bool(one.node.judgement.refusals and two.node.judgement.refusals))
+        assert one.weights() == two.weights() == {"10.0.0.1:8080": 1}
+        assert one.node.events.counts["refused"] == two.node.events.counts["refused"] == 1
+
+
+@pytest.mark.trio
+async def test_a_member_that_leaves_takes_its_backends_with_it(tmp_path: Path) -> None:
+    async with cluster(3, tmp_path, max_loss_percent=100) as hosts:
+        one, two, three = hosts
+        one.source.push([vip(*(Backend(f"10.0.0.{number}", 8080) for number in (1, 2, 3)))])
+        await until(lambda: all(len(host.weights()) == 3 for host in hosts))
+        await three.node.membership.leave()
+        await until(lambda: all(set(host.weights()) == {"10.0.0.1:8080", "10.0.0.2:8080"} for host in (one, two)))
+        assert one.node.events.counts["member_left"] == 1
+        assert one.node.events.counts["backend_out"] >= 1
