@@ -14,6 +14,7 @@ from typing import Final
 __all__ = ["GROUPS", "main", "version_text"]
 
 GROUPS: Final = {
+    "run": ("pyminuteman.cli.run", "The daemon: be a node, balance VIPs on this host, tell the others of its own."),
     "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
     "vips": ("pyminuteman.cli.vips", "VIPs from files and other sources: show them, keep the kernel equal to them."),
     "members": ("pyminuteman.cli.members", "Membership of a cluster: run a node, see the others come and go."),

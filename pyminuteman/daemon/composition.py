@@ -7,11 +7,12 @@ import math
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from pyminuteman.daemon.api.options import ApiOptions
-from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.daemon.config import DaemonConfig, SourceConfig
 from pyminuteman.daemon.entries import ClaimTable
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.feeds import Feed
@@ -35,6 +36,7 @@ from pyminuteman.sources.push import PushSource
 from pyminuteman.vips.address_book import AddressBook
 from pyminuteman.vips.desired import DesiredState, DesiredTable
 from pyminuteman.vips.model import Backend, BackendKey
+from pyminuteman.vips.policy import Networks, Policy, Rule
 
 __all__ = [
     "api_options",
@@ -45,14 +47,17 @@ __all__ = [
     "outcomes_of",
     "outlook",
     "own_addresses",
+    "policy_of",
     "reconciler",
     "store_of",
     "target_of",
 ]
 
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what is left out
-_VOUCHING: Final = frozenset({"mesos", "marathon"})
-"""Kinds of sources that have the addresses of tasks and hosts from records of their own, and not from what tasks say of themselves."""
+_WRITTEN: Final = frozenset({"file", "ipvsadm", "push", "http", "https", "etcd"})
+"""Kinds of sources in which operators themselves write VIPs and backends."""
+_VOUCHING: Final = _WRITTEN | {"mesos", "marathon"}
+"""Those, and kinds that have the addresses of tasks and hosts from records of their own, and not from what tasks say of themselves."""
 
 OpenTable = Callable[[Scope, DrainPolicy | None], IPVSTable]
 
@@ -102,7 +107,25 @@ def own_addresses(config: DaemonConfig, membership: Membership) -> frozenset[str
 def outlook(config: DaemonConfig, own: frozenset[str]) -> Outlook:
     """What this node makes of what all say."""
     table = DesiredTable(own_addresses=own, book=AddressBook(config.names.ranges))
-    return Outlook(ClaimTable(), table, config.policy)
+    return Outlook(ClaimTable(), table, policy_of(config))
+
+
+def policy_of(config: DaemonConfig) -> Policy:
+    """Who may claim what.
+
+    Where the configuration has no rules, operators who write a source may have VIPs at any managed address; tasks, which say what they
+    like of themselves, only named ones.
+    """
+    if config.policy.rules != Policy().rules:
+        return config.policy
+    managed = Networks(*config.ipvs.managed)
+    written = [source.name for source in config.sources if _kind(source) in _WRITTEN]
+    rules = tuple(Rule(source=name, vip_networks=managed) for name in written)
+    return replace(config.policy, rules=(*rules, Rule()))
+
+
+def _kind(source: SourceConfig) -> str:
+    return source.place.partition(":")[0]
 
 
 def feeds(config: DaemonConfig, events: EventLog, changed: Callable[[], None]) -> list[Feed]:
@@ -121,9 +144,7 @@ def feeds(config: DaemonConfig, events: EventLog, changed: Callable[[], None]) -
 
 def feed_options(config: DaemonConfig) -> dict[str, FeedOptions]:
     """What of each source is told the others."""
-    return {
-        source.name: FeedOptions(source.publish, vouch=source.place.partition(":")[0] in _VOUCHING) for source in config.sources
-    }
+    return {source.name: FeedOptions(source.publish, vouch=_kind(source) in _VOUCHING) for source in config.sources}
 
 
 def target_of(config: DaemonConfig) -> Callable[[Backend], Target] | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import trio
 
+from pyminuteman.daemon.composition import policy_of
 from pyminuteman.daemon.config import DaemonConfig, restart_needed
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.node import Node
@@ -67,8 +68,8 @@ def reloaded(old: DaemonConfig, load: Callable[[], DaemonConfig], set_policy: Ca
     """
     new = load()
     lines: list[str] = []
-    if new.policy != old.policy:
-        set_policy(new.policy)
+    if policy_of(new) != policy_of(old):
+        set_policy(policy_of(new))
         lines.append("the policy has changed")
     waiting = [*restart_needed(old, new)]
     waiting += [section for section in ("sources", "ipvs", "health", "log") if getattr(old, section) != getattr(new, section)]

@@ -242,9 +242,10 @@ class Node:
             with trio.move_on_after(_SETTLE_SECONDS):
                 while not all(feed.is_settled for feed in self.feeds):  # noqa: ASYNC110 - sources do not tell that they fail
                     await trio.sleep(0.02)
+            await self._say()
+            self._hear(Changes(everything=True))  # so that the first look sees what was just said
             nursery.start_soon(self._keep_publishing)
             nursery.start_soon(self._keep_looking)
-            self.publish()
             self.wake()
 
     # What this node says
@@ -253,14 +254,19 @@ class Node:
         while True:
             await self._publish.wait()
             self._publish = trio.Event()
-            try:
-                said = {key: value for key, value in self.store.own().items() if key.startswith(_CLAIMS)}
-                await self.store.change_own({**changes(said, encode(self._own_claims())), **self._health_changes()})
-            except StoreError as error:
-                _log.warning("what this node says is not told: %s", error)
-                self.events.tell("refused", f"what this node says is not told: {error}", {"error": str(error)})
+            if not await self._say():
                 await trio.sleep(_PUBLISH_AGAIN_SECONDS)
                 self._publish.set()
+
+    async def _say(self) -> bool:
+        """Tell the others what this node has to say now; False when that could not be."""
+        try:
+            said = {key: value for key, value in self.store.own().items() if key.startswith(_CLAIMS)}
+            await self.store.change_own({**changes(said, encode(self._own_claims())), **self._health_changes()})
+        except StoreError as error:
+            self.events.tell("refused", f"what this node says is not told: {error}", {"error": str(error)})
+            return False
+        return True
 
     def _own_claims(self) -> list[Claim]:
         """What this node has to say: of sources that have spoken, what they want; of the others, what it said of them before."""
@@ -384,6 +390,9 @@ class Node:
             self._wake = trio.Event()
             since, self._woken_at = self._woken_at, None
             self._look(since)
+            for reconciler in () if self.ready.is_set() else self.reconcilers.values():
+                await reconciler.settled.wait()
+            self.ready.set()
             await trio.lowlevel.checkpoint()
 
     def _look(self, since: float | None) -> None:
@@ -403,7 +412,6 @@ class Node:
             self.events.tell(kind, text, data)
         for reconciler in self.reconcilers.values():
             reconciler.want(state, since=since)
-        self.ready.set()
 
 
 def _backend_key(key: str) -> BackendKey | None:

@@ -158,6 +158,8 @@ class Reconciler:
     ) -> None:
         self.name = name
         self.status = ReconcilerStatus()
+        self.settled = trio.Event()
+        """Set when the first desire was carried out, held back, or found impossible."""
         self._options = options
         self._ledger = ledger
         self._tell = tell
@@ -247,7 +249,10 @@ class Reconciler:
             if self._ledger.problem:
                 self._say("ledger", "sync_failed", self._ledger.problem)
             while True:
-                seconds = math.inf if self._wanted is None else await self._sync(table, self._wanted)
+                seconds = math.inf
+                if self._wanted is not None:
+                    seconds = await self._sync(table, self._wanted)
+                    self.settled.set()
                 with trio.move_on_after(seconds):
                     await self._wake.wait()
                 self._wake = trio.Event()

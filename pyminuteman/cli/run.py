@@ -1,0 +1,87 @@
+"""``minuteman run``: the daemon."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from pyminuteman.cli import exit_codes
+
+__all__ = ["run_command"]
+
+_HELP: Final = """\b
+Signals:
+  TERM, INT   leave the cluster, and end; the second time, end at once
+  HUP         read the configuration again; one that is no good changes nothing
+  USR1        log how things stand
+\b
+Exit codes:
+  0   it was told to end, and did
+  1   something failed, such as a port that is taken
+  2   wrong usage
+  69  this kernel has no IPVS
+  77  not permitted: run it as root, or with CAP_NET_ADMIN
+  78  the configuration does not say what it must
+"""
+
+
+@click.command("run", epilog=_HELP)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/minuteman/config.toml"),
+    show_default=True,
+    metavar="FILE",
+    help="The configuration; files in conf.d beside it are read after it.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="A setting in place of the file's, as in node.name=web1; may be given several times.",
+)
+@click.option("--user", metavar="NAME", help="Become this user, with no more rights than are needed.")
+def run_command(path: Path, settings: tuple[str, ...], user: str | None) -> int:
+    """Be a node: balance VIPs on this host, and tell the others of this host's own.
+
+    What it does is written down in docs/daemon.md; 'minuteman check-config' checks the configuration, 'minuteman doctor' the host.
+    """
+    import trio  # noqa: PLC0415 - --help needs none of this
+
+    from pyminuteman.cli.vips_sources import bare_errors  # noqa: PLC0415
+    from pyminuteman.daemon.app import run  # noqa: PLC0415
+    from pyminuteman.daemon.config import DaemonConfig  # noqa: PLC0415
+    from pyminuteman.daemon.config_document import describe  # noqa: PLC0415
+    from pyminuteman.daemon.config_file import load_config  # noqa: PLC0415
+    from pyminuteman.daemon.logs import start_log  # noqa: PLC0415
+    from pyminuteman.daemon.privileges import User, drop, needed  # noqa: PLC0415
+    from pyminuteman.membership import take_realtime_priority  # noqa: PLC0415
+
+    overrides = dict(_pair(text) for text in settings)
+
+    def load() -> DaemonConfig:
+        return load_config(path, environment=os.environ, overrides=overrides)
+
+    config = load()
+    start_log(config.log)
+    if user is not None:
+        drop(needed(namespaces=config.namespaces.directory is not None), User.named(user))
+    if config.node.realtime:
+        take_realtime_priority()  # a refusal is no error: the unit says whether it may be had
+    gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 10 ms
+    with bare_errors():
+        trio.run(run, config, load, describe)
+    return exit_codes.OK
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or "." not in key:
+        raise click.BadParameter(f"{text!r} is not SECTION.KEY=VALUE, as in node.name=web1", param_hint="--set")
+    return key, value
