@@ -102,7 +102,7 @@ class PushServer:
         self._last: SourceState | None = None
         self._latest = LatestState()
         self._turn = trio.Lock()
-        self._connections = 0
+        self.connections = 0
 
     def states(self) -> AbstractAsyncContextManager[AsyncIterator[SourceState]]:
         """See :class:`~pyminuteman.sources.base.Source`. The socket is there as long as the context is."""
@@ -125,16 +125,16 @@ class PushServer:
     async def _serve(self, stream: trio.SocketStream) -> None:
         conversation = _Conversation(self, stream)
         async with stream:
-            if self._connections >= self.limits.connections:
+            if self.connections >= self.limits.connections:
                 self.status.counters["turned_away"] += 1
                 await conversation.turn_away()
                 return
             self.status.counters["connections"] += 1
-            self._connections += 1
+            self.connections += 1
             try:
                 await conversation.run()
             finally:
-                self._connections -= 1
+                self.connections -= 1
 
     def token(self) -> bytes | None:
         """What a request must bear; None when none is asked for.
@@ -251,6 +251,8 @@ class _Conversation:
     async def _heed(self, request: h11.Request) -> dict[str, Any]:
         self._is_head = request.method == b"HEAD"
         headers = {bytes(name): bytes(value) for name, value in request.headers}
+        if sum(len(name) + len(value) for name, value in request.headers) > self._server.limits.header_bytes:
+            raise _Refusal(431, "the headers are too long")  # h11 takes any that come in one piece
         length, is_chunked = headers.get(b"content-length"), b"transfer-encoding" in headers
         if not is_chunked and not int(length or 0):
             await self._event()  # its end, for which no more bytes are needed
@@ -291,7 +293,7 @@ class _Conversation:
     async def _take(self) -> dict[str, Any]:
         server, body = self._server, bytearray()
         try:
-            while isinstance(event := await self._event(), h11.Data):
+            while self._http.their_state is h11.SEND_BODY and isinstance(event := await self._event(), h11.Data):
                 if len(body) + len(event.data) > server.limits.document_bytes:
                     raise self._too_large()
                 if server.held_bytes + len(event.data) > server.limits.held_bytes:
