@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pyminuteman.addresses import parse_address, parse_endpoint
+from pyminuteman.errors import ConfigurationError
 from pyminuteman.ipvs.destination import Destination, ForwardingMethod
 from pyminuteman.ipvs.errors import IPVSError
 from pyminuteman.ipvs.service import Persistence, Protocol, Service, ServiceFlags, ServiceKey
@@ -30,11 +31,13 @@ from pyminuteman.plain.ipvs_words import (
     read_flags,
     read_persistence,
 )
+from pyminuteman.plain.text import decode, parse
 from pyminuteman.sources.base import SourceError, SourceProblem, SourceState
 from pyminuteman.vips.model import VIP, WEIGHT_MAX, Backend, BackendKey, InvalidVIPError, VIPKey, VIPName, VIPSettings
 from pyminuteman.vips.names import dns_name
 
 __all__ = [
+    "DOCUMENT_MAX_BYTES",
     "DRAIN_SECONDS_MAX",
     "FRAMEWORK_DEFAULT",
     "KEYS",
@@ -47,10 +50,13 @@ __all__ = [
     "plain_document",
     "plain_vip",
     "read_document",
+    "read_json",
 ]
 
 FRAMEWORK_DEFAULT: Final = "minuteman"
 """The framework of names in documents that name none."""
+DOCUMENT_MAX_BYTES: Final = 64 << 20
+"""Of a document that comes over a network."""
 DRAIN_SECONDS_MAX: Final = 86400
 VIPS_MAX: Final = 100_000
 """VIPs of one document: more than one kernel is asked to hold. A tenth of it, with five backends each, is read in two seconds (JSON)."""
@@ -182,6 +188,23 @@ def keep_last_good(vips: Iterable[VIP], wrong: Iterable[VIPKey | None], previous
     # What is equal is the same object again: two states of a hundred thousand VIPs are then compared in no time.
     found |= {vip.key: old if (old := before.get(vip.key)) == vip and old is not None else vip for vip in vips}
     return tuple(sorted(found.values(), key=lambda vip: vip.key.sort_key))
+
+
+def read_json(body: bytes, where: str, previous: Iterable[VIP]) -> SourceState:
+    """What a JSON document says, with what stood before (``previous``) where it is wrong.
+
+    Raises:
+        SourceError: It is no JSON, or as a whole no document.
+    """
+    try:
+        reading = read_document(parse("json", decode(body, where), where))
+    except Invalid as error:
+        raise SourceError(": ".join(filter(None, (where, place_text(error.place), error.reason)))) from None
+    except ConfigurationError as error:
+        raise SourceError(str(error)) from None
+    vips = keep_last_good(reading.vips, [fault.key for fault in reading.faults], previous)
+    problems = [SourceProblem(f"{where}: {place_text(fault.place)}", fault.reason) for fault in reading.faults]
+    return SourceState.of(vips, problems)
 
 
 def _key(row: Mapping[str, Any], place: Place) -> VIPKey:

@@ -24,16 +24,12 @@ import trio
 
 from pyminuteman.errors import ConfigurationError, MinutemanError
 from pyminuteman.http_client import HttpClient, HttpError, HttpOptions, without_secrets
-from pyminuteman.plain.fields import Invalid, place_text
-from pyminuteman.plain.text import decode, parse
 from pyminuteman.sources.backoff import Backoff
-from pyminuteman.sources.base import LatestState, SourceError, SourceProblem, SourceState, SourceStatus, feeding, poll
-from pyminuteman.sources.document import keep_last_good, read_document
-from pyminuteman.vips.model import VIP
+from pyminuteman.sources.base import LatestState, SourceError, SourceState, SourceStatus, feeding, poll
+from pyminuteman.sources.document import DOCUMENT_MAX_BYTES, read_json
 
-__all__ = ["DOCUMENT_MAX_BYTES", "HttpSource"]
+__all__ = ["HttpSource"]
 
-DOCUMENT_MAX_BYTES: Final = 64 << 20
 _NOT_MODIFIED: Final = 304
 
 
@@ -147,19 +143,6 @@ class _Poller:
             raise
         source.status.counters["bytes"] += len(body)
         previous = self._last.vips if self._last else ()
-        self._last = await trio.to_thread.run_sync(_read, body, source.name, previous, abandon_on_cancel=True)
+        self._last = await trio.to_thread.run_sync(read_json, body, source.name, previous, abandon_on_cancel=True)
         self._tag = tag if tag.isascii() and tag.isprintable() else ""  # others cannot be sent
         return self._last
-
-
-def _read(body: bytes, name: str, previous: tuple[VIP, ...]) -> SourceState:
-    """In a thread: what a body says, with what stood before where it is wrong."""
-    try:
-        reading = read_document(parse("json", decode(body, name), name))
-    except Invalid as error:
-        raise SourceError(": ".join(filter(None, (name, place_text(error.place), error.reason)))) from None
-    except ConfigurationError as error:
-        raise SourceError(str(error)) from None
-    vips = keep_last_good(reading.vips, [fault.key for fault in reading.faults], previous)
-    problems = [SourceProblem(f"{name}: {place_text(fault.place)}", fault.reason) for fault in reading.faults]
-    return SourceState.of(vips, problems)

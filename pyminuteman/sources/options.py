@@ -34,6 +34,7 @@ KINDS: Final[dict[str, str]] = {
     "ipvsadm": "pyminuteman.sources.options:_ipvsadm",
     "http": "pyminuteman.sources.options:_http",
     "https": "pyminuteman.sources.options:_http",
+    "push": "pyminuteman.sources.options:_push",
     "etcd": "pyminuteman.sources.etcd:from_spec",
     "consul": "pyminuteman.sources.consul:from_spec",
     "mesos": "pyminuteman.sources.mesos:from_spec",
@@ -236,3 +237,9 @@ def _http(spec: SourceSpec) -> Source:
         interval_seconds=spec.seconds("interval", 10.0, 0.1),
         deadline_seconds=spec.seconds("deadline", 60.0, 0.1, 3600),
     )
+
+
+def _push(spec: SourceSpec) -> Source:
+    from pyminuteman.sources.push_server import PushServer  # noqa: PLC0415 - needs h11
+
+    return PushServer(spec.place, spec.path("token-file"))

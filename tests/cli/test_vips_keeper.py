@@ -10,6 +10,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from errno import ESRCH
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,6 +27,8 @@ from pyminuteman.health.checks import Check, CommandCheck, HTTPCheck, TCPCheck
 from pyminuteman.health.hysteresis import CheckPolicy, InvalidCheckError
 from pyminuteman.ipvs import Destination, IPVSTable, NotPermitted, Scope, Service, ServiceKey
 from pyminuteman.sources.base import SourceError, SourceProblem, SourceState, SourceStatus
+from pyminuteman.sources.document import plain_document
+from pyminuteman.sources.options import parse_source
 from pyminuteman.testing.fake_kernel import FakeKernel
 from pyminuteman.vips.desired import DesiredTable
 from pyminuteman.vips.model import VIP, Backend, VIPKey, VIPSettings
@@ -564,3 +568,36 @@ def test_a_check_is_written_by_its_kind(text: str, check: Check) -> None:
 def test_a_check_that_is_none_is_refused_before_there_is_a_backend(text: str) -> None:
     with pytest.raises(InvalidCheckError):
         parse_check(text)
+
+
+@pytest.mark.trio
+async def test_what_is_pushed_is_followed_and_a_broken_push_changes_nothing(setting: Setting, tmp_path: Path) -> None:
+    path = tmp_path / "push.sock"
+    setting.sources = [partial(parse_source, f"push:unix:{path}")]  # type: ignore[list-item]  # as of --source
+
+    async def push(body: bytes) -> bytes:
+        async with await trio.open_unix_socket(str(path)) as stream:
+            await stream.send_all(
+                b"PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            return (await stream.receive_some(12)).removeprefix(b"HTTP/1.1 ")
+
+    def document(*vips: VIP) -> bytes:
+        return json.dumps(plain_document(SourceState(vips))).encode()
+
+    setting.load(WEB)
+    before = setting.rules
+    async with setting.running(audit_seconds=0.05):
+        await setting.until(path.is_socket)
+        await setting.until(lambda: setting.fake.reads > 1)
+        assert setting.rules == before  # nothing was pushed yet
+        assert await push(document(vip(WEB, 1), vip(API, 2))) == b"200"
+        await setting.becomes(*rows(WEB, 1), *rows(API, 2))
+        assert await push(b"{") == b"400"
+        await setting.said("what was last read stands")
+        reads = setting.fake.reads
+        await setting.until(lambda: setting.fake.reads > reads + 5)
+        assert setting.rules == [*rows(WEB, 1), *rows(API, 2)]
+        assert await push(document(vip(WEB, 1, 3), vip(API, 2))) == b"200"
+        await setting.becomes(*rows(WEB, 1, 3), *rows(API, 2))
+    assert not path.exists()

@@ -25,6 +25,7 @@ from pyminuteman.sources.document import (
     plain_document,
     plain_vip,
     read_document,
+    read_json,
 )
 from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VIPSettings
 
@@ -316,3 +317,14 @@ def test_whatever_is_there_it_is_a_vip_or_an_error_of_ours(data: Any) -> None:
         assert said(parse_document, row).startswith("x: ")
     for row in (data, {**WEB, "backend": data}, {**NAMED, "persistence": data, "flags": data}):
         assert said(parse_vip, row).startswith("x: ")
+
+
+def test_a_body_is_read_with_what_stood_before_where_it_is_wrong() -> None:
+    good = read_json(json.dumps({"vip": [WEB]}).encode(), "there", ())
+    assert [str(found.key) for found in good.vips] == ["tcp://11.0.0.1:80"]
+    state = read_json(json.dumps({"vip": [WEB | {"scheduler": 7}]}).encode(), "there", good.vips)
+    assert state.vips == good.vips
+    assert [problem.where for problem in state.problems] == ["there: vip[0].scheduler"]
+    for body, reason in ((b"{", "there: line 1"), (b"[]", "there: "), (b'{"version": 2}', "there: version: version 2")):
+        with pytest.raises(SourceError, match=re.escape(reason)):
+            read_json(body, "there", good.vips)

@@ -51,7 +51,7 @@ async def test_a_source_that_was_written_down_gives_states(tmp_path: Path) -> No
     [
         (
             "",
-            "'' has no kind; a source is KIND:PLACE, and the kinds are consul, etcd, file, http, https, ipvsadm, marathon, mesos",
+            "'' has no kind; a source is KIND:PLACE, and the kinds are consul, etcd, file, http, https, ipvsadm, marathon, mesos, push",
         ),
         ("/etc/vips.d", "'/etc/vips.d' has no kind; a source is KIND:PLACE, and the kinds are"),
         ("/etc/vips.d", "For files: 'file:/etc/vips.d'"),
