@@ -1,0 +1,93 @@
+"""Operators' marks in the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyminuteman.addresses import Endpoint, NodeId
+from pyminuteman.daemon import marks
+from pyminuteman.daemon.marks import Marks, read_marks
+from pyminuteman.daemon.observed import Mark
+from pyminuteman.kv import GossipStore, SharedKey, open_store
+from pyminuteman.membership import open_membership
+from pyminuteman.vips.model import BackendKey, VIPKey, VIPName
+from pyminuteman.vips.resolution import Target
+
+NODE = NodeId(b"n" * 16)
+BACKEND = BackendKey("10.0.0.1", 8080)
+WEB = VIPKey.tcp("11.0.0.1", 80)
+LONG = VIPKey.tcp(VIPName("/" + "x" * 200, "y" * 200), 80)
+TARGETS: list[Target] = [(None, BACKEND), (WEB, BACKEND), (LONG, BackendKey("fd00::1", 1))]
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[GossipStore]:
+    async with open_membership(name="a", bind=Endpoint("127.0.0.1", 0)) as membership:
+        async with open_store(membership, alone_seconds=0.01) as store:
+            yield store
+
+
+@pytest.mark.trio
+async def test_marks_are_read_as_they_were_laid_down_and_gone_when_removed() -> None:
+    async with opened() as store:
+        await marks.drain(store, NODE, by="ann", reason="disk", at=5.0)
+        for target in TARGETS:
+            await marks.drain(store, target, by="ann", reason="", at=6.0)
+            await marks.set_weight(store, target, 7, by="bob", reason="hot", at=7.0)
+        found = read_marks(store.shared())
+        assert found.malformed == 0
+        assert found.node_drains == {NODE: Mark("ann", 5.0, "disk")}
+        assert found.backend_drains == {target: Mark("ann", 6.0) for target in TARGETS}
+        assert found.weights == {target: (7, Mark("bob", 7.0, "hot")) for target in TARGETS}
+        await marks.undrain(store, NODE)
+        for target in TARGETS:
+            await marks.undrain(store, target)
+            await marks.clear_weight(store, target)
+        assert read_marks(store.shared()) == Marks()
+
+
+def test_what_marks_come_to() -> None:
+    mark = Mark("ann", 1.0)
+    found = Marks({NODE: mark}, {(None, BACKEND): mark}, {(WEB, BACKEND): (3, mark)})
+    adjustments = found.adjustments(lambda node: ["10.0.0.9"] if node == NODE else [], frozenset({(None, BACKEND)}))
+    assert adjustments.drained_agents == {"10.0.0.9"}
+    assert adjustments.drained == adjustments.unhealthy == {(None, BACKEND)}
+    assert adjustments.weights == {(WEB, BACKEND): 3}
+
+
+GOOD = [6, "11.0.0.1", 80]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("drain/node/zz", ["a", 1.0, "", None, None, 1]),
+        ("drain/node/" + "00" * 16, 5),
+        ("drain/node/" + "00" * 16, ["a", "x", "", None, None, 1]),
+        ("drain/node/" + "00" * 16, [1, 1.0, "", None, None, 1]),
+        ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, None, 1]),
+        ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, [GOOD, "10.0.0.1", 8080], 1]),
+        ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, [[6], "10.0.0.1", 8080], 1]),
+        ("weight/10.0.0.1/8080/*", ["a", 1.0, "", None, [None, "10.0.0.1", 8080], 1]),
+        ("weight/10.0.0.1/8080/*", ["a", 1.0, "", 70000, [None, "10.0.0.1", 8080], 1]),
+        ("weight/10.0.0.1/8080/*", ["a", 1.0, "", True, [None, "10.0.0.1", 8080], 1]),
+    ],
+)
+def test_a_mark_that_is_none_does_not_count(name: str, plain: object) -> None:
+    assert read_marks({SharedKey.register(name): msgpack.packb(plain)}) == Marks(malformed=1)
+
+
+def test_other_values_are_no_marks() -> None:
+    assert read_marks({SharedKey.flag("drain/node/x"): True, SharedKey.register("else"): b""}) == Marks()
+    assert read_marks({SharedKey.register("drain/node/x"): 5}) == Marks(malformed=1)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_raise(value: bytes) -> None:
+    read_marks({SharedKey.register("weight/10.0.0.1/8080/*"): value, SharedKey.register("drain/node/" + "00" * 16): value})
