@@ -18,6 +18,7 @@ GROUPS: Final = {
     "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
     "vips": ("pyminuteman.cli.vips", "VIPs from files and other sources: show them, keep the kernel equal to them."),
     "members": ("pyminuteman.cli.members", "Membership of a cluster: run a node, see the others come and go."),
+    "check-config": ("pyminuteman.cli.check_config", "Whether the daemon's configuration says what it must."),
     "doctor": ("pyminuteman.cli.doctor", "What this host lacks for VIPs, why that matters, and putting it right."),
     "keys": ("pyminuteman.cli.keys", "Keys of a cluster: generate, list, and rotate them in key files."),
 }

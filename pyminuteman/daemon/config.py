@@ -43,6 +43,9 @@ API_PORT: Final = 61421
 """Where the API listens, when it is given an address without a port."""
 METRICS_LABELS: Final = ("local_address", "local_port", "proto", "local_mark", "remote_address", "remote_port")
 """The labels that rows of backends can have in ``/metrics``; fewer of them make fewer rows."""
+_EVERYWHERE: Final = Endpoint("0.0.0.0", GOSSIP_PORT)  # noqa: S104 - members are reached from elsewhere; that takes a key
+_LIMITS: Final = StoreLimits()
+_POLICY: Final = Policy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class NodeConfig:
 
     name: str = ""
     """A label for people, 1 to 64 bytes of printable text. No two nodes should share one. Empty: the host's name."""
-    bind: Endpoint = Endpoint("0.0.0.0", GOSSIP_PORT)  # noqa: S104 - members are reached from elsewhere; that takes a key
+    bind: Endpoint = _EVERYWHERE
     """Where members are listened to, UDP and TCP. Choose one address of the hosts' own network where there are several. Port 0 takes a
     free one."""
     advertise: Endpoint | None = None
@@ -114,7 +117,7 @@ class StoreConfig:
     """``gossip``: among the members themselves. ``etcd``: in an etcd cluster that is there already. The same on all nodes."""
     etcd: EtcdConfig = EtcdConfig()
     """How etcd is reached."""
-    limits: StoreLimits = StoreLimits()
+    limits: StoreLimits = _LIMITS
     """What is held at most. The same on all nodes. Its ``lease_seconds`` is the one below."""
     lease_seconds: float = 60.0
     """How long what a node said outlives it when it is down, 0 to 86,400. Longer than a reboot keeps claims in order."""
@@ -292,7 +295,7 @@ class DaemonConfig:
     cluster: ClusterConfig = ClusterConfig()
     store: StoreConfig = StoreConfig()
     sources: tuple[SourceConfig, ...] = ()
-    policy: Policy = Policy()
+    policy: Policy = _POLICY
     names: NamesConfig = NamesConfig()
     ipvs: IPVSConfig = IPVSConfig()
     health: HealthConfig = HealthConfig()

@@ -1,4 +1,4 @@
-"""Plain data (what TOML holds) to the daemon's configuration and back; what is wrong is told with its place.
+"""Plain data (what TOML holds) to the daemon's configuration; what is wrong is told with its place.
 
 Each key has a reader here, and each of those takes the text of an environment variable as well.
 """
@@ -6,13 +6,11 @@ Each key has a reader here, and each of those takes the text of an environment v
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pyminuteman.addresses import IPV4, IPV6, Endpoint, parse_address
+from pyminuteman.addresses import IPV4, IPV6, parse_address
 from pyminuteman.daemon.config import (
     API_PORT,
     GOSSIP_PORT,
@@ -57,7 +55,7 @@ from pyminuteman.sources.options import parse_source
 from pyminuteman.vips.allocation import AddressRange
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
-__all__ = ["KEYS", "describe", "read_config", "scalar_keys"]
+__all__ = ["KEYS", "read_config", "scalar_keys"]
 
 T = TypeVar("T")
 
@@ -275,7 +273,9 @@ def _policy(top: Mapping[str, Any]) -> Policy:
         rule = _values(row, place, "policy.rule")
         rule |= {key: Networks(*rule[key]) for key in ("vip_networks", "backend_networks") if key in rule}
         rules.append(Rule(**rule))
-    return Policy(**values, **({"rules": tuple(rules)} if "rule" in table else {}))
+    if "rule" in table:
+        values["rules"] = tuple(rules)
+    return Policy(**values)
 
 
 def _is_loopback(address: str) -> bool:
@@ -364,60 +364,3 @@ def _networks_of(addresses: AddressRange) -> Iterator[str]:
 def _is_network(low: int, last: int) -> bool:
     size = last - low + 1
     return size & (size - 1) == 0 and low % size == 0
-
-
-_USER: Final = re.compile(r"(?<=//)[^/?#@\s]*@")
-_QUERY: Final = re.compile(r"(?<=\?)[^#]+")
-
-
-def describe(config: DaemonConfig) -> dict[str, Any]:
-    """The same as plain data, whole: what :func:`read_config` reads, but for the secrets that URLs may have in them."""
-    plain: dict[str, Any] = {}
-    for section in fields(DaemonConfig):
-        value = getattr(config, section.name)
-        if section.name == "sources":
-            plain["source"] = [_plain_source(source) for source in value]
-        else:
-            plain[section.name] = _plain(value)
-    del plain["store"]["limits"]["lease_seconds"]
-    plain["store"]["etcd"]["endpoints"] = [_without_secrets(one) for one in plain["store"]["etcd"]["endpoints"]]
-    plain["node"]["tags"] = dict(config.node.tags)
-    rules = plain["policy"].pop("rules")
-    for rule in rules:
-        rule["ports"] = [f"{low}-{high}" if low != high else str(low) for low, high in rule["ports"]]
-    plain["policy"]["rule"] = rules
-    return plain
-
-
-def _plain_source(source: SourceConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = _plain(source)
-    if source.health is None:
-        del plain["health"]
-    else:
-        del plain["health"]["concurrency"]
-    return plain | {"place": _without_secrets(source.place)}
-
-
-def _without_secrets(place: str) -> str:
-    shown = _USER.sub("***@", place)
-    return _QUERY.sub("***", shown, count=1) if shown.startswith(("http:", "https:")) else shown
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case None:
-            return ""
-        case AddressRange():
-            low, high = value.address(0), value.address(value.size)
-            return f"{low}-{high}"
-        case Path() | Endpoint():
-            return str(value)
-        case Networks():
-            return list(value.texts)
-        case frozenset():
-            return sorted(value)
-        case tuple():
-            return [_plain(item) for item in value]
-        case str() | int() | float():
-            return value
-    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}

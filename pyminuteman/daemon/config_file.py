@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pyminuteman.daemon.config import DaemonConfig
-from pyminuteman.daemon.config_document import KEYS, describe, read_config, scalar_keys
+from pyminuteman.daemon.config_description import describe
+from pyminuteman.daemon.config_document import KEYS, read_config, scalar_keys
 from pyminuteman.daemon.config_readers import Reader
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.plain.fields import Invalid, Place, closest, place_text, short
@@ -166,7 +167,7 @@ def variable_name(key: str) -> str:
 def _more_files(main: Path) -> list[Path]:
     directory = main.parent / "conf.d"
     try:
-        names = [name for name in os.listdir(directory) if name.endswith(".toml") and not name.startswith(".")]
+        names = [path.name for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -179,7 +180,7 @@ def _more_files(main: Path) -> list[Path]:
 def _content(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe nobody writes to would hold us
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigurationError(str(path), "", "it is no regular file")
             raw = file.read(_FILE_MAX_BYTES + 1)

@@ -45,7 +45,7 @@ _PATH_MAX: Final = 4096
 _TAGS_MAX_BYTES: Final = 1024
 _PORT_MAX: Final = 65535
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_TYPES: Final = {str: "a string", list: "a list", dict: "a table"}
+_TYPES: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
