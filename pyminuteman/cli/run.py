@@ -57,8 +57,7 @@ def run_command(path: Path, settings: tuple[str, ...], user: str | None) -> int:
     from pyminuteman.cli.vips_sources import bare_errors  # noqa: PLC0415
     from pyminuteman.daemon.app import run  # noqa: PLC0415
     from pyminuteman.daemon.config import DaemonConfig  # noqa: PLC0415
-    from pyminuteman.daemon.config_document import describe  # noqa: PLC0415
-    from pyminuteman.daemon.config_file import load_config  # noqa: PLC0415
+    from pyminuteman.daemon.config_file import describe, load_config  # noqa: PLC0415
     from pyminuteman.daemon.logs import start_log  # noqa: PLC0415
     from pyminuteman.daemon.privileges import User, drop, needed  # noqa: PLC0415
     from pyminuteman.membership import take_realtime_priority  # noqa: PLC0415

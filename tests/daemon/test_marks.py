@@ -28,9 +28,11 @@ TARGETS: list[Target] = [(None, BACKEND), (WEB, BACKEND), (LONG, BackendKey("fd0
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[GossipStore]:
-    async with open_membership(name="a", bind=Endpoint("127.0.0.1", 0)) as membership:
-        async with open_store(membership, alone_seconds=0.01) as store:
-            yield store
+    async with (
+        open_membership(name="a", bind=Endpoint("127.0.0.1", 0)) as membership,
+        open_store(membership, alone_seconds=0.01) as store,
+    ):
+        yield store
 
 
 @pytest.mark.trio

@@ -69,6 +69,26 @@ def test_a_vip_that_fails_open_is_told_of_once() -> None:
     assert kinds(down, view.refresh({"10.0.0.2": Reach.DOWN})) == []
 
 
+def test_what_has_not_changed_is_not_looked_at_and_what_still_fails_open_not_told_again() -> None:
+    view = outlook()
+    say(view, ONE, Claim(VIP(KEYS[0], (THERE,)), "file"), Claim(VIP(KEYS[1], (HERE,)), "file"))
+    before = view.refresh({"10.0.0.2": Reach.DOWN})
+    other = Backend("10.0.0.3", 80, agent="10.0.0.2")
+    say(view, ONE, Claim(VIP(KEYS[0], (THERE, other)), "file"))
+    after = view.refresh({"10.0.0.2": Reach.DOWN})
+    assert after.resolutions[KEYS[1]] is before.resolutions[KEYS[1]]
+    assert [key for key in after.resolutions if after.resolutions[key].failed_open] == [KEYS[0]]
+    assert kinds(before, after) == []
+
+
+def test_a_backend_that_is_still_out_for_the_same_reason_is_not_told_of_again() -> None:
+    view = outlook()
+    say(view, ONE, Claim(VIP(KEYS[0], (HERE, THERE)), "file"))
+    before = view.refresh({"10.0.0.2": Reach.DOWN})
+    say(view, ONE, Claim(VIP(KEYS[0], (HERE, THERE, Backend("10.0.0.3", 80))), "file"))
+    assert kinds(before, view.refresh({"10.0.0.2": Reach.DOWN})) == []
+
+
 def test_refusals_are_told_once_and_judged_again_when_policy_or_hosts_change() -> None:
     view = outlook(Policy())
     say(view, ONE, Claim(VIP(KEYS[0], (HERE,)), "file"))
