@@ -276,6 +276,7 @@ WRONG = {
     '[names]\nipv4_range = "fd00::-fd00::9"': ("line 2 (names.ipv4_range)", "LOW-HIGH"),
     '[names]\nipv4_range = "9-8"': ("line 2 (names.ipv4_range)", "LOW-HIGH"),
     '[names]\nzone = "a..b"': ("line 2 (names.zone)", "DNS name"),
+    '[names]\nipv4_range = ""\nipv6_range = ""\n[ipvs]': ("line 4 (ipvs.managed)", "where a VIP could be"),
     "[ipvs]\nmanaged = []": ("line 2 (ipvs.managed)", "leave it out"),
     "[ipvs]\nmax_loss_percent = 101": ("line 2 (ipvs.max_loss_percent)", "from 0 to 100"),
     '[health]\ncheck = "exec:x"': ("line 2 (health.check)", "absolute path"),
