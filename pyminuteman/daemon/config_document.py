@@ -210,7 +210,12 @@ def read_config(document: object) -> DaemonConfig:
             raise Invalid(
                 ("ipvs", "managed"), "managed is empty, so no service could be ours; leave it out for what names and policy say"
             )
-        config = replace(config, ipvs=replace(config.ipvs, managed=_managed(config)))
+        managed = _managed(config)
+        if not managed:
+            raise Invalid(
+                ("ipvs", "managed"), "neither [names] nor the policy's vip_networks say where a VIP could be, nor does managed"
+            )
+        config = replace(config, ipvs=replace(config.ipvs, managed=managed))
     return config
 
 

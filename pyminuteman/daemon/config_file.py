@@ -19,7 +19,6 @@ from pyminuteman.daemon.config_document import KEYS, read_config, scalar_keys
 from pyminuteman.daemon.config_readers import Reader
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.plain.fields import Invalid, Place, closest, place_text, short
-from pyminuteman.plain.positions import Lines
 from pyminuteman.plain.text import decode, key_with_line, lines_of, parse
 
 __all__ = ["DEFAULT_PATH", "describe", "load_config", "variable_name"]
@@ -43,13 +42,10 @@ class _File:
 
     shown: str
     text: str
-    _lines: Lines | None = None
 
     def key(self, place: Place) -> str:
-        """The key with its line; lines are looked for when there is an error only."""
-        if self._lines is None:
-            self._lines = lines_of("toml", self.text)
-        return key_with_line(self._lines, place)
+        """The key with its line, which is looked for now that there is an error."""
+        return key_with_line(lines_of("toml", self.text), place)
 
     def error(self, place: Place, reason: str) -> ConfigurationError:
         return ConfigurationError(self.shown, self.key(place), reason)
@@ -131,8 +127,8 @@ def load_config(
     """The configuration, whole and checked. Blocks on the disk.
 
     Files named ``*.toml`` in ``conf.d`` beside the file are read after it, in the order of their names: tables are joined, ``[[source]]`` and
-    ``[[policy.rule]]`` are appended, and no key is said in two files. Then come variables of the environment, such as ``MINUTEMAN_NODE_BIND``;
-    those of the cluster's other programs are left alone. Then come ``overrides``.
+    ``[[policy.rule]]`` are appended, and no key is said in two files. Then come variables of the environment, such as ``MINUTEMAN_NODE_BIND``; one
+    that begins with a section's name and is no key of it is an error. Then come ``overrides``.
 
     Args:
         path: The file.

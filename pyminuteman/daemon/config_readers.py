@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from pyminuteman.addresses import Endpoint, format_address, parse_address, parse_network
 from pyminuteman.errors import ConfigurationError
@@ -224,7 +225,12 @@ def address_range(family: int) -> Reader:
 
 def _read_url(value: Any, place: Place) -> str:
     found: str = _typed(value, place, str)
-    if re.fullmatch(r"https?://[!-~]{1,2000}", found) is None:
+    try:
+        parts = urlsplit(found)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        right = False
+    if not right or re.fullmatch(r"[!-~]{1,2048}", found) is None:
         raise _invalid(place, found, "a URL, such as http://10.0.0.1:2379")
     return found
 

@@ -261,6 +261,8 @@ WRONG = {
     '[node]\nbind = "127.0.0.1"\nadvertise = "10.0.0.1"\n[cluster]\nkey_file = ""': ("line 3 (node.advertise)", "no key"),
     '[store]\nengine = "etcd"': ("line 2 (store.engine)", "store.etcd.endpoints"),
     '[store.etcd]\nendpoints = ["10.0.0.1"]': ("line 2 (store.etcd.endpoints[0])", "a URL"),
+    '[store.etcd]\nendpoints = ["http://[::1"]': ("line 2 (store.etcd.endpoints[0])", "a URL"),
+    '[[policy.rule]]\nports = ["x"]': ("line 2 (policy.rule[0].ports[0])", "8000-8999"),
     '[store.etcd]\ncert = "/c"': ("line 2 (store.etcd.cert)", "without key"),
     '[store.etcd]\nprefix = "//"': ("line 2 (store.etcd.prefix)", "a prefix"),
     "[store.limits]\nlease_seconds = 3": ("line 2 (store.limits.lease_seconds)", "in [store] itself"),
@@ -274,6 +276,7 @@ WRONG = {
     '[names]\nipv4_range = "fd00::-fd00::9"': ("line 2 (names.ipv4_range)", "LOW-HIGH"),
     '[names]\nipv4_range = "9-8"': ("line 2 (names.ipv4_range)", "LOW-HIGH"),
     '[names]\nzone = "a..b"': ("line 2 (names.zone)", "DNS name"),
+    '[names]\nipv4_range = ""\nipv6_range = ""\n[ipvs]': ("line 4 (ipvs.managed)", "where a VIP could be"),
     "[ipvs]\nmanaged = []": ("line 2 (ipvs.managed)", "leave it out"),
     "[ipvs]\nmax_loss_percent = 101": ("line 2 (ipvs.max_loss_percent)", "from 0 to 100"),
     '[health]\ncheck = "exec:x"': ("line 2 (health.check)", "absolute path"),
@@ -359,6 +362,18 @@ def test_files_that_cannot_be_read_are_told(file, tmp_path: Path):
     main = file(KEYED)
     (tmp_path / "conf.d").write_text("")
     assert refused(main).path == str(tmp_path / "conf.d")
+
+
+def test_what_there_is_too_much_of_is_refused(file, tmp_path: Path):
+    main = file(KEYED + "[policy]\nrule = [" + "{}," * 10_001 + "]\n")
+    assert "there can be 10000" in refused(main).reason
+    main = file(KEYED + "[policy]\nguarded_ports = [" + "1," * 10_001 + "]\n")
+    assert "at most 10000" in refused(main).reason
+    main = file(KEYED)
+    file("", "conf.d/0.toml")
+    for number in range(1, 1001):
+        (tmp_path / "conf.d" / f"{number}.toml").touch()
+    assert "there are 1001 files" in refused(main).reason
 
 
 # -- anything at all -----------------------------------------------------------------------------------------------------
