@@ -249,13 +249,13 @@ class Reconciler:
             if self._ledger.problem:
                 self._say("ledger", "sync_failed", self._ledger.problem)
             while True:
+                self._wake = trio.Event()  # before the look: what is wanted during it is not missed
                 seconds = math.inf
                 if self._wanted is not None:
                     seconds = await self._sync(table, self._wanted)
                     self.settled.set()
                 with trio.move_on_after(seconds):
                     await self._wake.wait()
-                self._wake = trio.Event()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _EXIT_SECONDS):
                 await self._finish(table)
@@ -390,7 +390,7 @@ class Reconciler:
         self._told.pop("failed", None)
         self._told.pop("ledger", None)
         self._say("foreign", "foreign", *_of_foreign(done.foreign))
-        self._say("host", "host", "; ".join(done.host_errors))
+        self._say("host", "host", "; ".join(dict.fromkeys(done.host_errors)))
         if done.report.plan:
             text = f"{done.report.plan.summary()}, in {done.report.elapsed_seconds * 1000:.1f} ms"
             self._tell("sync", self._named(text), {"namespace": self.name, "operations": len(done.report.plan)})
