@@ -1,0 +1,213 @@
+"""Three daemons, each in a network namespace of its own with its own IPVS: what one says is in all kernels, and who dies is out of them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyminuteman.daemon.client import DaemonClient
+from pyminuteman.ipvs import IPVSTable, NetlinkBackend, Scope
+from pyminuteman.testing.cluster_namespaces import ClusterNamespaces
+
+pytestmark = pytest.mark.kernel(timeout=180)
+
+SIZE = 3
+DEADLINE_SECONDS = 60.0
+VIP = "11.0.0.1"
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> float:
+    began = time.perf_counter()
+    while not true():
+        if time.perf_counter() - began > seconds:
+            pytest.fail(f"not so within {seconds:g} s: {what}")
+        time.sleep(0.01)
+    return time.perf_counter() - began
+
+
+class Daemon:
+    """One node: its directory, its process, its kernel's table."""
+
+    def __init__(self, number: int, cluster: ClusterNamespaces, directory: Path) -> None:
+        self.number, self.cluster, self.directory = number, cluster, directory
+        self.address = str(cluster.address(number))
+        self.socket = directory / "api.sock"
+        self.log = (directory / "log").open("w")
+        self.process: subprocess.Popen[Any] | None = None
+        self.vips(8000 + number)
+        (directory / "config.toml").write_text(
+            f"""
+[node]
+name = "n{number}"
+bind = "{self.address}:61420"
+state_directory = "{directory}"
+realtime = false
+[cluster]
+contacts = ["{cluster.address(0)}:61420"]
+insecure = true
+[[source]]
+name = "files"
+place = "file:{directory / "vips.toml"}"
+[ipvs]
+managed = ["11.0.0.0/8"]
+max_loss_percent = 100
+drain_seconds = 0
+[health]
+check = ""
+[api]
+socket = "{self.socket}"
+group = ""
+"""
+        )
+
+    def vips(self, *ports: int) -> None:
+        rows = "".join(f'[[vip.backend]]\naddress = "{self.address}"\nport = {port}\n' for port in ports)
+        (self.directory / "vips.new").write_text(
+            f'[[vip]]\nlisten = "tcp://{VIP}:80"\nscheduler = "rr"\n{rows}' if ports else ""
+        )
+        (self.directory / "vips.new").replace(self.directory / "vips.toml")
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "pyminuteman", "run", "--config", str(self.directory / "config.toml")]
+        self.process = self.cluster.start(self.number, command, stderr=self.log, stdout=self.log)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def end(self) -> None:
+        """Whatever becomes of the test."""
+        self.log.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+
+    def rows(self) -> dict[str, int]:
+        """What its kernel has behind the VIP."""
+        with IPVSTable(
+            scope=Scope.services(()), backend=NetlinkBackend(netns=f"/run/netns/{self.cluster.namespace(self.number)}")
+        ) as table:
+            snapshot = table.snapshot()
+            return {f"{row.address}:{row.port}": row.weight for one in snapshot for row in snapshot.destinations(one.key)}
+
+    def ask(self, path: str) -> Any:
+        with DaemonClient(self.socket) as client:
+            return client.get(path)
+
+
+def everybody(daemons: list[Daemon]) -> dict[str, int]:
+    return {f"{daemon.address}:{8000 + daemon.number}": 1 for daemon in daemons}
+
+
+class Backend(threading.Thread):
+    """An HTTP server in a node's namespace: the socket is made there, and serves from anywhere."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon=True)
+        with daemon.cluster.inside(daemon.number):
+            self.listener = socket.create_server((daemon.address, 8000 + daemon.number))
+        self.word = f"n{daemon.number}".encode()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n" + self.word)
+
+
+def get(daemon: Daemon) -> str:
+    """Who answers at the VIP, asked from a node."""
+    with daemon.cluster.inside(daemon.number):
+        connection = socket.create_connection((VIP, 80), timeout=5)
+    connection.settimeout(5)
+    with connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.read().decode()
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(ClusterNamespaces(SIZE))
+        made = []
+        for number in range(SIZE):
+            directory = tmp_path / f"n{number}"
+            directory.mkdir()
+            daemon = Daemon(number, cluster, directory)
+            stack.callback(daemon.end)
+            made.append(daemon)
+            daemon.start()
+        try:
+            for daemon in made:
+                until(lambda daemon=daemon: daemon.rows() == everybody(made), f"n{daemon.number} has all backends")
+            yield made
+        except BaseException:
+            for daemon in made:
+                sys.stderr.write(f"--- n{daemon.number}\n{(daemon.directory / 'log').read_text()[-3000:]}")
+            raise
+
+
+def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> None:
+    one, two, three = daemons
+    backends = [Backend(daemon) for daemon in daemons]
+    assert {get(one) for _ in range(6)} == {"n0", "n1", "n2"}
+
+    # An operator drains a node from another one, and all obey.
+    with DaemonClient(two.socket) as client:
+        client.post("/v1/drain", {"node": "n2", "reason": "disk"})
+    key = f"{three.address}:8002"
+    for daemon in daemons:
+        until(lambda daemon=daemon: daemon.rows()[key] == 0, f"n{daemon.number} obeys")
+    assert {get(one) for _ in range(6)} == {"n0", "n1"}
+    row = next(row for vip in one.ask("/v1/backends")["vips"] for row in vip["backends"] if row["port"] == 8002)
+    assert (row["drain"]["reason"], row["effective_weight"]) == ("disk", 0)
+    with DaemonClient(one.socket) as client:
+        client.post("/v1/undrain", {"node": "n2"})
+    until(lambda: one.rows() == everybody(daemons) == two.rows(), "the drain is undone")
+
+    # A panic: its link goes, then its process.
+    one.cluster.take_down([2])
+    suspected = until(lambda: all(daemon.rows().get(key, 0) == 0 for daemon in (one, two)), "suspect is weight 0")
+    assert three.process is not None
+    three.process.kill()
+    gone = until(lambda: all(key not in daemon.rows() for daemon in (one, two)), "down is removed")
+    print(f"weight 0 after {suspected:.2f} s, removed after {suspected + gone:.2f} s")  # noqa: T201 - shown with -s
+    assert {get(one) for _ in range(6)} == {"n0", "n1"}
+    kinds = [event["kind"] for event in one.ask("/v1/events?format=json&since=0")["events"]]
+    assert {"member_suspect", "member_down", "backend_out"} <= set(kinds)
+
+    # It comes back, and so do its backends.
+    three.process.wait(10)
+    one.cluster.bring_up([2])
+    three.start()
+    for daemon in daemons:
+        until(lambda daemon=daemon: daemon.rows() == everybody(daemons), f"n{daemon.number} has it again")
+    assert {get(one) for _ in range(6)} == {"n0", "n1", "n2"}
+
+    # A clean stop keeps its own table, and is told as a departure.
+    before = two.rows()
+    assert two.stop() == 0
+    assert two.rows() == before
+    until(lambda: f"{two.address}:8001" not in one.rows(), "who left is out")
+    assert json.dumps(one.ask("/v1/status")["members"])
+    for backend in backends:
+        backend.listener.close()
