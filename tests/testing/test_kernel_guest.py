@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pyminuteman.testing import kernel_guest, uml_processes, uml_registers
+from pyminuteman.testing import guest_processes, kernel_guest, uml_registers
 from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, run_in_guest
 from pyminuteman.testing.pytest_kernel import require_guest
 
@@ -314,7 +314,7 @@ class TestNothingIsLeft:
         with self.harness(run_base) as harness:
             (run_dir,) = map(str, run_base.iterdir())
             before = processes_of(run_base)
-            assert uml_processes.sweep() == []  # it lives: not ours to touch
+            assert guest_processes.sweep() == []  # it lives: not ours to touch
             assert min(before) in processes_of(run_base)
             harness.kill()
             harness.wait(10)
@@ -334,11 +334,11 @@ class TestNothingIsLeft:
     @pytest.mark.usefixtures("guest_not_needed")
     def test_guests_keep_out_of_each_others_way(self, run_base: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         others = lambda: [(pid, 0, "") for pid in processes_of(run_base)]  # noqa: E731 (not of people who test now)
-        monkeypatch.setattr(uml_processes, "_of_guests", others)
+        monkeypatch.setattr(guest_processes, "_of_guests", others)
         cpus = sorted(os.sched_getaffinity(0))
         with self.harness(run_base, "--cpu", str(cpus[0])):
             assert {min(os.sched_getaffinity(pid)) for pid in processes_of(run_base)} == {cpus[0]}
-            assert len(cpus) == 1 or uml_processes.free_cpu() != cpus[0]
+            assert len(cpus) == 1 or guest_processes.free_cpu() != cpus[0]
 
     def test_sweep_spares_a_directory_about_to_be_locked(self, run_base: pathlib.Path) -> None:
         young, old = run_base / "pmm-guest-young", run_base / "pmm-guest-old"
@@ -351,7 +351,7 @@ class TestNothingIsLeft:
     @pytest.mark.usefixtures("guest_not_needed")
     def test_a_session_of_ours_is_never_ended(self) -> None:
         with pytest.raises(ValueError, match="our own"):
-            uml_processes.end_session(os.getsid(0))
+            guest_processes.end_session(os.getsid(0))
 
     @staticmethod
     @contextlib.contextmanager

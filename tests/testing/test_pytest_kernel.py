@@ -26,7 +26,7 @@ from pyminuteman.testing.pytest_kernel import is_required, require_guest
 
 PACKAGE_ROOT = pathlib.Path(kernel_guest.__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pytest", "-p", "pyminuteman.testing.pytest_kernel", "--color=no"]
-IN_GUEST = [*COMMAND, "--kernel=guest"]
+IN_GUEST = [*COMMAND, "--kernel=uml"]
 MISSING = {"PMM_UML": "/nonexistent/linux.uml"}
 
 
