@@ -3,6 +3,7 @@
 That is this machine if it can, else one user-mode-linux guest for the whole run, or one in QEMU if
 that is asked for. In each case an inner pytest runs them (see `pytest_kernel_inner`), and each report appears here as its own.
 
+0. So do, where --kernel names a guest, tests marked `any_kernel`: they need no IPVS, but kernels differ in what they check.
 1. The outer run asks for one test at a time, so order, -x, --lf and xdist mean what they always do.
 2. A test that overruns its deadline, or takes its kernel along, fails; the next one gets a new
    inner pytest, in a new guest, but at most `_MAX_RESTARTS` times a run.
@@ -35,6 +36,7 @@ from pyminuteman.testing.pytest_kernel_inner import InnerRun
 _MAX_RESTARTS = 3
 _START_SECONDS = 120.0  # boot and collection; two or three are usual
 _GRACE_SECONDS = 1.0  # between a test's deadline and its end: its stack arrives meanwhile
+_GUESTS = ("uml", "qemu")
 _PLACES = {"host": "on this kernel", "uml": "in a user-mode-linux guest", "qemu": "in a guest in QEMU"}
 
 
@@ -76,6 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "kernel(timeout=seconds): needs the kernel's IPVS; runs as root in an empty network"
         " namespace, on this kernel or on a guest's",
     )
+    config.addinivalue_line(
+        "markers", "any_kernel: needs no IPVS, but runs where those marked `kernel` do if --kernel names a guest"
+    )
     # Taken out of the environment: a test that starts a pytest of its own starts an outer one.
     plan = os.environ.pop(PLAN, None)
     if plan is None:
@@ -101,10 +106,10 @@ class _OuterRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Have a kernel test run by the inner pytest."""
-        if not item.get_closest_marker("kernel"):
+        if not self._is_ours(item):
             return None
         if not self._items:
-            self._items = [i for i in item.session.items if i.get_closest_marker("kernel")]
+            self._items = [i for i in item.session.items if self._is_ours(i)]
             self._indexes = {i.nodeid: index for index, i in enumerate(self._items)}
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         start = _now()
@@ -135,6 +140,11 @@ class _OuterRun:
             again = f", {self._starts} times" if self._starts > 1 else ""
             seconds = f"{self._start_seconds:.1f} s to start, {self._spent_seconds:.1f} s in all"
             terminalreporter.write_line(f"kernel tests ran {where}{again} ({seconds})")
+
+    def _is_ours(self, item: pytest.Item) -> bool:
+        """Whether the inner pytest is to run it."""
+        elsewhere = self._config.getoption("--kernel") in _GUESTS
+        return bool(item.get_closest_marker("kernel") or (elsewhere and item.get_closest_marker("any_kernel")))
 
     def _reports(self, item: pytest.Item, next_index: int | None) -> Iterator[pytest.TestReport]:
         """The reports of one test, as they come."""

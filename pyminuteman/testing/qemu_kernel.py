@@ -25,7 +25,7 @@ from collections.abc import Sequence
 PROGRAMS = ("dpkg-deb", "depmod")
 _WANTED = re.compile(
     r"(?:boot/vmlinuz-[^/]+"
-    r"|(?:usr/)?lib/modules/[^/]+/(?:modules\..*|kernel/(?:net|lib|crypto|arch|fs/(?:9p|netfs|fscache)|drivers/(?:virtio|net/[^/]+\.ko))(?:/.*)?)"
+    r"|(?:usr/)?lib/modules/[^/]+/(?:modules\..*|kernel/(?:net|lib|crypto|arch|fs/(?:9p|netfs|fscache)|drivers/(?:virtio|net/(?:vxlan|ipvlan|[^/]+\.ko)))(?:/.*)?)"
     r"|(?:usr/)?bin/busybox)"
 )
 # What it takes to see the host's files; the rest is loaded from there.
@@ -133,13 +133,15 @@ def initrd(busybox: bytes, modules: dict[str, bytes]) -> bytes:
 def _unpack(package: pathlib.Path, here: pathlib.Path) -> None:
     """What is _WANTED of a package, below `here` without usr/."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                member.name = member.name.removeprefix("./")
-                if member.isfile() and _WANTED.fullmatch(member.name):
-                    member.name = member.name.removeprefix("usr/")
-                    archive.extract(member, here, filter="data")
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as process,  # noqa: S603
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            member.name = member.name.removeprefix("./")
+            if member.isfile() and _WANTED.fullmatch(member.name):
+                member.name = member.name.removeprefix("usr/")
+                archive.extract(member, here, filter="data")
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 
