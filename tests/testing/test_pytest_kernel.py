@@ -341,6 +341,31 @@ def test_panics_and_hangs_cost_only_themselves(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("guest")
+def test_any_kernel_is_the_one_that_was_named(project: Project) -> None:
+    project.write(
+        "test_any.py",
+        """
+        import os, pytest
+        @pytest.mark.any_kernel
+        def test_where(): open("seen", "a").write(os.uname().release + "\\n")
+        """,
+    )
+    for command in (COMMAND, IN_GUEST):
+        done = project.pytest(command, "-v")
+        assert outcomes(done) == {"test_where": ["PASSED"]}, done.stdout
+    here, there = (project.path / "seen").read_text().split()
+    assert here == os.uname().release != there
+
+
+def test_a_kernel_that_was_named_and_is_missing_is_named_with_its_cure(project: Project) -> None:
+    project.write("test_one.py", "import pytest\n@pytest.mark.kernel\ndef test_1(): pass\n")
+    for options, outcome in (([], "SKIPPED"), (["--kernel-required"], "FAILED")):
+        done = project.pytest([*COMMAND, "--kernel=qemu", *options], "-v", PMM_QEMU_KERNEL=str(project.path))
+        assert outcomes(done) == {"test_1": [outcome]}
+        assert "tools/install.sh qemu" in done.stdout
+
+
+@pytest.mark.usefixtures("guest")
 def test_time_for_all(project: Project) -> None:
     project.write("test_two.py", "import pytest\npytestmark = pytest.mark.kernel\ndef test_1(): pass\ndef test_2(): pass\n")
     done = project.pytest(IN_GUEST, "-v", "--kernel-timeout=0.05")  # too short for a boot
