@@ -65,7 +65,12 @@ def test_streams_files_channel_and_environment(tmp_path: pathlib.Path) -> None:
     env = {"PATH": "/usr/bin:/bin", "ODD": "two words\nand 'a line' \\ $HOME", "COLUMNS": "77", "LINES": "33"}
     out, err, said = bytearray(), bytearray(), bytearray()
     guest = Guest(
-        [sys.executable, "-c", script.replace("\n        ", "\n")], cpus=1, modules=(), env=env, cwd=str(here), files={"note": b"n\n"}
+        [sys.executable, "-c", script.replace("\n        ", "\n")],
+        cpus=1,
+        modules=(),
+        env=env,
+        cwd=str(here),
+        files={"note": b"n\n"},
     )
 
     def answer(data: bytes) -> None:
