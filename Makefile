@@ -26,7 +26,13 @@ PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/vips/,address_book.py allocation.py claims.py desired.py dns.py labels.py model.py names.py policy.py \
         resolution.py)
 
-.PHONY: help install demo test simulate bench bench-membership bench-store bench-sources screenshots deb lint clean
+# The small set that is worth a second kernel: the contract, ipvsadm, packet filters with IPVS behind them, several CPUs, and
+# its guest. The doubles of the contract know no kernel, and 2,000 rules of iptables one by one take half a minute there.
+ON_QEMU := $(addprefix tests/,contracts/test_table_backend.py contracts/test_statistics_and_control.py kernel/test_ipvsadm_parity.py \
+        kernel/test_packet_filters.py kernel/test_host_setup.py kernel/test_traffic.py kernel/test_namespaces_and_rights.py \
+        host/test_packet_filter.py testing/test_qemu_guest.py)
+
+.PHONY: help install demo test test-qemu simulate bench bench-membership bench-store bench-sources screenshots deb lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -44,6 +50,11 @@ test: ## every test; those that need IPVS run in a guest kernel where this one h
 	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(VENV)/python -m pytest $(PARALLEL) $(ARGS)
 	@$(VENV)/python -m coverage combine -q
 	@$(VENV)/python -m coverage report --include=$$(echo $(PURE) | tr ' ' ,) --fail-under=100 --skip-covered
+
+test-qemu: ## the tests that matter most on a second kernel: Debian's own, of several CPUs and with nftables
+	@tools/install.sh qemu
+	@echo "QEMU emulates a machine: it takes half a minute to boot and to find the tests, before the first one ends" >&2
+	@$(VENV)/python -m pytest --kernel=qemu --kernel-required -k "not fake and not puppet and not thousands" $(ON_QEMU) $(ARGS)
 
 simulate: ## clusters in one process, seed by seed: make simulate SEEDS=0-4999
 	@tools/install.sh dev

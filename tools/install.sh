@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything that `make demo`, `make test` and `make bench` need, on a fresh Debian or Ubuntu with python3, make and root or
-# sudo. What is there already is left alone, so a second run takes a second. Usage: tools/install.sh EXTRA (cli, dev, bench)
+# sudo. What is there already is left alone, so a second run takes a second. Usage: tools/install.sh EXTRA (cli, dev, bench,
+# qemu: for `make test-qemu`)
 set -eu
 
 extra=${1:-dev}
@@ -30,7 +31,10 @@ dev)
     packages="$packages systemd haproxy keepalived man-db bsdextrautils mandoc zsh fish" # the unit, the examples, manual and completion
     ;;
 bench) packages="$packages valgrind libc6-dbg serf nftables etcd-server" ;;
+qemu) packages="$packages qemu-system-x86 nftables" ;;
 esac
+if [ "$extra" = qemu ]; then with_qemu=yes extra=dev; else with_qemu=no; fi
+if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
 if command -v dpkg-query >/dev/null; then
     missing=""
     for package in $packages; do
@@ -38,7 +42,6 @@ if command -v dpkg-query >/dev/null; then
     done
     if [ -n "$missing" ]; then
         say "installing$missing"
-        if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
         [ -z "$sudo" ] || command -v sudo >/dev/null || die "these packages are missing, and there is neither root nor sudo:$missing"
         log=$(mktemp)
         if ! { $sudo apt-get update -qq &&
@@ -78,4 +81,32 @@ else
     fi
     rm -f "$log"
     printf '%s' "$stamp" >"$venv/installed-$extra"
+fi
+
+# 4. The second kernel: unpacked into .cache, so that this machine's own boot files stay as they are
+fetch_kernel() {
+    image=$(LC_ALL=C apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$image" ] && (cd "$1" && apt-get download "$image" busybox-static)
+}
+if [ "$with_qemu" = yes ]; then
+    kernel=.cache/qemu-kernel
+    wanted=$(cksum <pyminuteman/testing/qemu_kernel.py)
+    if [ -e "$kernel/vmlinux" ] && [ "$(cat "$kernel/stamp" 2>/dev/null)" = "$wanted" ]; then
+        say "the kernel for QEMU is there"
+    else
+        command -v apt-get >/dev/null || die "the kernel for QEMU is Debian's: without apt, make test-qemu cannot fetch it"
+        [ "$("$python" -c 'import platform; print(platform.machine())')" = x86_64 ] || die "make test-qemu needs an x86_64 machine"
+        say "fetching Debian's kernel for QEMU (72 MB; into .cache, nothing is installed)"
+        fetched=$(mktemp -d)
+        trap 'rm -rf "$fetched"' EXIT
+        # What apt knows may be of an older day, so that what it would fetch is gone.
+        if ! { fetch_kernel "$fetched" || { $sudo apt-get update -qq && fetch_kernel "$fetched"; }; } >"$fetched/log" 2>&1; then
+            tail -n 20 "$fetched/log" >&2
+            die "apt could not fetch linux-image-amd64 and busybox-static, which Debian has"
+        fi
+        PMM_QEMU_KERNEL=$kernel "$venv/bin/python" -m pyminuteman.testing.qemu_kernel "$fetched"/*.deb >&2
+        printf '%s' "$wanted" >"$kernel/stamp"
+        rm -rf "$fetched"
+        trap - EXIT
+    fi
 fi

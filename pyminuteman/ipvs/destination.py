@@ -98,7 +98,7 @@ class Destination(records.Packed):
     """Relative share, 0 to :data:`WEIGHT_MAX`; 0 means no new connections."""
     forward: ForwardingMethod = ForwardingMethod.MASQUERADE
     upper_threshold: int = 0
-    """No new connections at this many; 0 for no limit."""
+    """No new connections at this many; 0 for no limit. Newer kernels refuse what is above 2147483647 (Linux 6.1.192 does)."""
     lower_threshold: int = 0
     """New connections again below this many; 0 for three quarters of the upper threshold (the kernel's rule)."""
     tunnel: Tunnel | None = None

@@ -125,7 +125,7 @@ class NotPermitted(KernelError):
 
 _BAD_DESTINATION = (
     "its address is not unicast, or is of the other family without a tunnel, or this namespace's loopback device is down "
-    "(ip link set lo up)"
+    "(ip link set lo up), or its upper threshold is above 2147483647, which newer kernels do not take"
 )
 
 

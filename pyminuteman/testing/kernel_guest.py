@@ -3,77 +3,56 @@
     python -m pyminuteman.testing.kernel_guest [--mem 1G] [--rw DIR]... [--timeout S] [--cpu N] \
         -- CMD ARG...
 
-The guest's root is the host's file system, read-only, with fresh /tmp, /run and /var/tmp; the
-working directory, or each --rw DIR instead of it, can be written. Standard output and error are
-passed on as they come, byte for byte. The exit code is CMD's (126, 127 and 128+N as in a shell);
-124: out of time; 125: the guest ended without one (a panic, say), and its console is shown.
+`pyminuteman.testing.guest` says what the command sees, and what the exit codes are; where a guest
+ended without one, its console is shown.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import dataclasses
-import fnmatch
 import os
 import pathlib
-import re
-import select
-import shutil
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
-from pyminuteman.testing import uml_init, uml_processes, uml_registers
+from pyminuteman.testing import guest as any_guest
+from pyminuteman.testing import guest_init, guest_processes, uml_registers
+from pyminuteman.testing.guest import DIED as DIED
+from pyminuteman.testing.guest import MODULES as MODULES
+from pyminuteman.testing.guest import TIMED_OUT as TIMED_OUT
+from pyminuteman.testing.guest import AnyGuest, Options, Started
+from pyminuteman.testing.guest import CompletedGuest as CompletedGuest
+from pyminuteman.testing.guest import GuestUnavailableError as GuestUnavailableError
+from pyminuteman.testing.guest import Sink as Sink
+from pyminuteman.testing.guest import forwarded_environment as forwarded_environment
+from pyminuteman.testing.guest_init import FILES as FILES
+from pyminuteman.testing.guest_processes import sweep as sweep
 from pyminuteman.testing.network_namespace import fresh_network_namespace as fresh_network_namespace
-from pyminuteman.testing.uml_processes import sweep as sweep
 
 INSTALL = "apt-get install --no-install-recommends user-mode-linux kmod iproute2 iptables ipvsadm"
-TIMED_OUT = 124
-DIED = 125
 #: Where the command finds the two-way stream of `Guest.run(channel=...)` and `Guest.send`.
-CHANNEL = uml_init.CHANNEL
-#: Where the command finds what was given as `files`.
-FILES = uml_init.FILES
-#: Loaded at boot; names that this UML does not have are passed over. The kernel loads others
-#: when asked for them, but the first test to ask would pay for that.
-MODULES = (
-    *("ip_vs", "ip_vs_pe_sip", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_lblc"),
-    *("ip_vs_lblcr", "ip_vs_dh", "ip_vs_sh", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
-    *("ip_vs_mh", "dummy", "veth", "bridge", "sch_netem", "ipip", "ip_gre", "fou", "ipv6"),
-    *("nf_conntrack", "ip_tables", "ip6_tables", "iptable_nat", "ip6table_nat", "iptable_filter"),
-    *("iptable_mangle", "xt_MASQUERADE", "xt_MARK", "xt_mark", "xt_comment", "xt_ipvs"),
-    "xt_conntrack",
+CHANNEL = "/dev/tty3"
+_MODULES_DIRECTORY = "/usr/lib/uml/modules"  # where Debian's package puts them
+_PLATFORM = guest_init.Platform(
+    ttys=("/dev/tty1", "/dev/tty2", CHANNEL),
+    modules_directory=_MODULES_DIRECTORY,
+    # Host directories come from one writable mount by bind: hostfs options cannot quote.
+    mounts=[f"none {guest_init.HOST} hostfs X-mount.mkdir"],
 )
-_PASSED_ON = (
-    *("PATH", "HOME", "LANG", "LC_*", "TERM", "TZ", "USER", "CI", "COLUMNS", "LINES", "NO_COLOR"),
-    *("FORCE_COLOR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HYPOTHESIS_*", "PMM_*", "PYTHON*"),
-    *("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"),
+# Without these the boot takes 2.5 s: the blacklisted calls benchmark checksums and prepare file
+# systems that a test guest never mounts, and lpj saves measuring the speed of a delay loop.
+_BOOT_OPTIONS = (
+    "initcall_blacklist=raid6_select_algo,calibrate_xor_blocks,init_btrfs_fs,init_jfs_fs,init_zswap",
+    *("pty.legacy_count=0", "lpj=18522112", "ssl=null", "con=null", "quiet", "loglevel=4"),
+    *("root=/dev/root", "rootfstype=hostfs", "hostfs=/", "ro"),
 )
-Sink = Callable[[bytes], object]
-
-
-class GuestUnavailableError(RuntimeError):
-    """No guest can be booted on this machine; nothing was started. The text says what to install."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CompletedGuest:
-    """What a guest left: see `run_in_guest`."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-    console: str
 
 
 def available() -> str | None:
     """None when a guest can be booted here, else the reason why not, with the cure."""
-    missing = [name for name in (_uml(), "modprobe", "ip", "setpriv", "taskset") if not _which(name)]
-    if not missing and not pathlib.Path(uml_init.MODULES_DIRECTORY).is_dir():
-        missing = [uml_init.MODULES_DIRECTORY]
+    missing = any_guest.missing_programs(_uml(), "modprobe", "ip", "setpriv", "taskset")
+    if not missing and not pathlib.Path(_MODULES_DIRECTORY).is_dir():
+        missing = [_MODULES_DIRECTORY]
     if missing:
         return f"user-mode-linux cannot run: no {', '.join(missing)} (try: {INSTALL})"
     if uml_registers.needed() and uml_registers.compiler() is None:
@@ -82,181 +61,44 @@ compiler: no cc (try: apt-get install --no-install-recommends gcc libc6-dev)"
     return None
 
 
-def forwarded_environment(**more: str) -> dict[str, str]:
-    """What of this process's environment means something in a guest, with `more` added.
+class Guest(AnyGuest):
+    """A command on user-mode-linux: see `AnyGuest`."""
 
-    PATH gets the sbin directories. COLUMNS and LINES tell the size of the terminal, if any.
-    """
-    found = {k: v for k, v in os.environ.items() if any(fnmatch.fnmatch(k, p) for p in _PASSED_ON)}
-    found["PATH"] = _search_path()
-    for descriptor in (1, 2, 0):
-        with contextlib.suppress(OSError):
-            size = os.get_terminal_size(descriptor)
-            if size.columns and size.lines:
-                found = {"COLUMNS": str(size.columns), "LINES": str(size.lines)} | found
-                break
-    return found | more
-
-
-class Guest:
-    """One command on one guest kernel: nothing starts before `run`, nothing is left after it.
-
-    Attributes:
-        console: What the guest kernel said so far.
-        timed_out: Whether `run` ended for want of time.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        mem: str = "1G",
-        rw: Sequence[str] | None = None,
-        ro: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        modules: Sequence[str] = MODULES,
-        cpu: int | None = None,
-        timeout: float | None = 120.0,
-        files: Mapping[str, bytes] | None = None,
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, cpu: int | None = None, **options: Unpack[Options]) -> None:
         """Plan a guest.
 
         Args:
             command: The program and its arguments; run as root, input from /dev/null.
-            mem: The guest's memory, in UML's notation: a number and K, M or G.
-            rw: Host directories the guest may write. Default: only `cwd`.
-            ro: Host directories to show that a fresh /tmp, /run or /var/tmp would hide. `cwd` and
-                this Python's own directories are shown in any case.
-            env: The command's whole environment. Default: `forwarded_environment()`.
-            cwd: Where the command starts, also on the host. Default: here.
-            modules: Kernel modules to load before.
             cpu: The host core that carries the guest. UML has one CPU and loses a factor of four
                 when it wanders. Default: the one with the fewest guests.
-            timeout: Seconds from boot to power-off; None waits for ever.
-            files: Placed in the guest's /run/guest, by name.
-
-        Raises:
-            ValueError: `mem` is no size; a text has a NUL in it; `rw` names the root directory.
-            NotADirectoryError: `cwd`, or one of `rw` or `ro`, is not a directory.
+            options: Those of `AnyGuest`, and its errors.
         """
-        if not re.fullmatch(r"[1-9]\d*[KMG]", mem, re.IGNORECASE):
-            raise ValueError(f"mem={mem!r}: want a number and K, M or G, such as 512M")
-        self.timeout, self._mem, self._modules = timeout, mem, modules
-        self._cwd = os.path.realpath(cwd or pathlib.Path.cwd())
-        writable = [self._cwd] if rw is None and self._cwd != "/" else rw or []
-        self._binds = {os.path.realpath(d): "bind,ro" for d in (self._cwd, sys.prefix, sys.base_prefix, *ro)}
-        self._binds = {d: o for d, o in self._binds.items() if uml_init.is_hidden(d)}
-        self._binds |= {os.path.realpath(d): "bind" for d in writable}
-        for directory in (self._cwd, *self._binds):
-            if not pathlib.Path(directory).is_dir():
-                raise NotADirectoryError(f"{directory} is not a directory")
-        if "/" in self._binds:
-            raise ValueError("rw: the guest cannot write the root directory; name one below it")
-        self._env = dict(forwarded_environment() if env is None else env)
-        self._env.setdefault("PATH", _search_path())
-        self._env["MODPROBE_OPTIONS"] = "-d /run/kmod"
-        self._command = list(command)
-        if "\0" in "".join((*self._command, *self._env, *self._env.values())):
-            raise ValueError("a command or environment cannot contain NUL")
+        super().__init__(command, **options)
         self._cpu = cpu
-        self._files = dict(files or {})
-        self.console, self.timed_out = bytearray(), False
-        self._lock = threading.Lock()  # over the next four: `kill` and `send` come from anywhere
-        self._killed, self._pidfd, self._to_guest = False, -1, -1
-        self._failure: Exception | None = None
 
-    def run(self, out: Sink | None = None, err: Sink | None = None, channel: Sink | None = None) -> int:
-        """Boot, stream until the guest ends, tidy up, and return the command's exit code.
+    def why_unavailable(self) -> str | None:
+        """See `available`."""
+        return available()
 
-        Each sink is called with each piece of its stream, from a thread of its own. Defaults:
-        standard output and error, and nothing for the channel (CHANNEL in the guest). 124 is
-        out of time, and 125 a guest that ended without an exit code: see `console`.
+    def _platform(self, _: pathlib.Path) -> guest_init.Platform:
+        return _PLATFORM
 
-        Raises:
-            GuestUnavailableError: as `available` says; nothing was started.
-            Exception: what a sink raised; the guest was ended.
-        """
-        if reason := available():
-            raise GuestUnavailableError(reason)
-        sweep()
-        sinks = (self.console.extend, out or _to_stdout, err or _to_stderr, channel or len)
-        with uml_processes.run_directory() as run_dir:
-            process, readers = self._boot(run_dir)
-            pumps = [
-                threading.Thread(target=self._pump, args=pair, name="guest-stream", daemon=True)
-                for pair in zip(readers, sinks, strict=True)
-            ]
-            try:
-                for pump in pumps:
-                    pump.start()
-                self._wait()
-            finally:
-                self._end(process)
-            for pump in pumps:
-                pump.join()
-            if self._failure is not None:
-                raise self._failure
-            status = run_dir / "status"
-            code = int(status.read_text(encoding="ascii")) if status.exists() else DIED
-        return TIMED_OUT if self.timed_out else code
-
-    def send(self, data: bytes) -> None:
-        """Write to CHANNEL. Only once the command has written there is it sure to be read.
-
-        Raises:
-            BrokenPipeError: the guest is not running.
-        """
-        with self._lock:
-            if self._to_guest < 0:
-                raise BrokenPipeError("the guest is not running")
-            os.write(self._to_guest, data)
-
-    def kill(self) -> None:
-        """End the guest, from any thread; `run` then returns 125."""
-        with self._lock:
-            self._killed = True
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _boot(self, run_dir: pathlib.Path) -> tuple[subprocess.Popen[bytes], list[int]]:
-        planned = self._files | uml_init.boot_files(
-            run_dir, self._command, cwd=self._cwd, env=self._env, binds=self._binds,
-            modules=self._modules,
-        )  # fmt: skip
-        for name, data in planned.items():
-            (run_dir / name).write_bytes(data)
-            (run_dir / name).chmod(0o755)
+    def _start(self, run_dir: pathlib.Path) -> Started:
         env = self._host_environment(run_dir)
         pipes = [os.pipe() for _ in range(5)]
         (from_host, to_guest), *readers_and_writers = pipes
         console, out, err, channel = (writer for _, writer in readers_and_writers)
-        given = (from_host, console, out, err, channel)
-        # setpriv: the guest dies when this thread does. taskset: see `cpu`.
-        cpu = uml_processes.free_cpu() if self._cpu is None else self._cpu
-        command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(cpu), _uml()]
-        command += [f"mem={self._mem}", *uml_processes.marks(run_dir), f"init={run_dir}/init"]
+        cpu = guest_processes.free_cpu() if self._cpu is None else self._cpu
+        command = ["taskset", "-c", str(cpu), _uml()]
+        command += [f"mem={self._mem}", *guest_processes.uml_marks(run_dir), f"init={run_dir}/init"]
         command += [f"con0=null,fd:{console}", f"con1=null,fd:{out}", f"con2=null,fd:{err}"]
-        command += [f"con3=fd:{from_host},fd:{channel}", *uml_init.BOOT_OPTIONS]
-        process = subprocess.Popen(  # noqa: S603 (the caller's command runs in the guest, by an argv)
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            pass_fds=given,
-            start_new_session=True,
-        )
-        for descriptor in given:
-            os.close(descriptor)
-        with self._lock:
-            self._to_guest = to_guest
-            # A pidfd tells the end without reaping, so that the session's number stays ours.
-            self._pidfd = os.pidfd_open(process.pid)
-        return process, [reader for reader, _ in readers_and_writers]
+        command += [f"con3=fd:{from_host},fd:{channel}", *_BOOT_OPTIONS]
+        process = any_guest.launch(command, env, console, (from_host, console, out, err, channel))
+        first, second, third, fourth = (reader for reader, _ in readers_and_writers)
+        return Started(process, (first, second, third, fourth), to_guest)
 
     def _host_environment(self, run_dir: pathlib.Path) -> dict[str, str]:
-        env = {"PATH": _search_path(), "HOME": str(run_dir)}
+        env = {"PATH": any_guest.search_path(), "HOME": str(run_dir)}
         # UML's memory is an executable mapping of a file: on /dev/shm, unless TMPDIR says else.
         # Containers often have a /dev/shm of 64 MB, or one mounted noexec.
         size = int(self._mem[:-1]) << {"K": 10, "M": 20, "G": 30}[self._mem[-1].upper()]
@@ -274,106 +116,25 @@ class Guest:
                 raise GuestUnavailableError(str(error)) from error
         return env
 
-    def _wait(self) -> None:
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if not self._killed:
-            self.timed_out = not poll.poll(None if self.timeout is None else self.timeout * 1000)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        uml_processes.end_session(process.pid)
-        process.wait()
-        with self._lock:
-            os.close(self._pidfd)
-            os.close(self._to_guest)
-            self._pidfd = self._to_guest = -1
-
-    def _pump(self, descriptor: int, sink: Sink) -> None:
-        with os.fdopen(descriptor, "rb", 0) as stream:
-            while data := stream.read(65536):
-                try:
-                    sink(data)
-                except Exception as failure:  # noqa: BLE001 (raised again by run)
-                    self._failure = failure
-                    self.kill()
-                    return
-
-
-def run_in_guest(
-    command: Sequence[str],
-    *,
-    mem: str = "1G",
-    rw: Sequence[str] | None = None,
-    ro: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    modules: Sequence[str] = MODULES,
-    cpu: int | None = None,
-    timeout: float | None = 120.0,
-    files: Mapping[str, bytes] | None = None,
-) -> CompletedGuest:
+def run_in_guest(command: Sequence[str], **options: Unpack[Options]) -> CompletedGuest:
     """Run a command in a guest of its own and return its exit code and output.
 
     Arguments and errors are those of `Guest` and `Guest.run`.
     """
-    guest = Guest(
-        command, mem=mem, rw=rw, ro=ro, env=env, cwd=cwd,
-        modules=modules, cpu=cpu, timeout=timeout, files=files,
-    )  # fmt: skip
-    out, err = bytearray(), bytearray()
-    code = guest.run(out.extend, err.extend)
-    return CompletedGuest(code, bytes(out), bytes(err), guest.console.decode(errors="replace"))
+    return any_guest.run_to_its_end(Guest(command, **options))
 
 
 def _uml() -> str:
     return os.environ.get("PMM_UML") or "linux.uml"
 
 
-def _search_path() -> str:
-    return os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=_search_path())
-
-
-def _to_stdout(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _to_stderr(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line (see the top of this file); returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pyminuteman.testing.kernel_guest",
-        description="Run a command as root on a real Linux kernel (user-mode-linux).",
-    )
-    parser.add_argument("--mem", default="1G", help="memory of the guest (default 1G)")
-    parser.add_argument("--rw", action="append", metavar="DIR", help="writable; default: here")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds (default 120)")
+    what = "Run a command as root on a real Linux kernel (user-mode-linux)."
+    parser = any_guest.argument_parser("kernel_guest", what)
     parser.add_argument("--cpu", type=int, help="host core to run on")
-    parser.add_argument("command", nargs="+")
-    args = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the guest goes too
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    try:
-        guest = Guest(args.command, mem=args.mem, rw=args.rw, cpu=args.cpu, timeout=args.timeout)
-        code = guest.run()
-    except (GuestUnavailableError, ValueError, NotADirectoryError) as error:
-        parser.exit(DIED, f"kernel guest: {error}\n")
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    if guest.timed_out:
-        print(f"kernel guest: out of time ({args.timeout:g} s)", file=sys.stderr)  # noqa: T201
-    elif code == DIED:
-        console = guest.console.decode(errors="replace")
-        print(f"kernel guest: it ended without an exit code:\n{console[-8000:]}", file=sys.stderr)  # noqa: T201
-    return code
+    return any_guest.run_command_line(parser, arguments, Guest)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """pytest plugin: tests marked `kernel` run where the kernel has IPVS, each in an empty netns.
 
-That is this machine if it can, else one user-mode-linux guest for the whole run. Either way an
-inner pytest runs them (see `pytest_kernel_inner`), and each report appears here as its own.
+That is this machine if it can, else one user-mode-linux guest for the whole run, or one in QEMU if
+that is asked for. In each case an inner pytest runs them (see `pytest_kernel_inner`), and each report appears here as its own.
 
+0. So do, where --kernel names a guest, tests marked `any_kernel`: they need no IPVS, but kernels differ in what they check.
 1. The outer run asks for one test at a time, so order, -x, --lf and xdist mean what they always do.
 2. A test that overruns its deadline, or takes its kernel along, fails; the next one gets a new
    inner pytest, in a new guest, but at most `_MAX_RESTARTS` times a run.
@@ -26,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from pyminuteman.testing import kernel_guest
+from pyminuteman.testing import kernel_guest, qemu_guest
 from pyminuteman.testing.network_namespace import fresh_network_namespace as fresh_network_namespace
 from pyminuteman.testing.network_namespace import why_no_host_ipvs
 from pyminuteman.testing.pytest_kernel_conversation import PLAN, Carrier, Conversation, HostProcess, in_guest
@@ -35,6 +36,8 @@ from pyminuteman.testing.pytest_kernel_inner import InnerRun
 _MAX_RESTARTS = 3
 _START_SECONDS = 120.0  # boot and collection; two or three are usual
 _GRACE_SECONDS = 1.0  # between a test's deadline and its end: its stack arrives meanwhile
+_GUESTS = ("uml", "qemu")
+_PLACES = {"host": "on this kernel", "uml": "in a user-mode-linux guest", "qemu": "in a guest in QEMU"}
 
 
 def is_required(config: pytest.Config | None = None) -> bool:
@@ -54,8 +57,8 @@ def require_guest(config: pytest.Config | None = None) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the --kernel options."""
     group = parser.getgroup("kernel", "tests marked `kernel`")
-    group.addoption("--kernel", choices=("auto", "host", "guest"), default="auto",
-                    help="where to run them; auto: the host if it has IPVS, else a guest")  # fmt: skip
+    group.addoption("--kernel", choices=("auto", *_PLACES), default="auto",
+                    help="where to run them; auto: the host if it has IPVS, else user-mode-linux")  # fmt: skip
     group.addoption("--kernel-timeout", type=float, default=600.0, metavar="SECONDS",
                     help="for all of them together, boots included (default 600)")  # fmt: skip
     group.addoption("--kernel-test-timeout", type=float, default=120.0, metavar="SECONDS",
@@ -64,7 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel-rw", action="append", default=[], metavar="DIR",
                     help="another directory, beside the rootdir, that the guest may write")  # fmt: skip
     group.addoption("--kernel-required", action="store_true",
-                    help="fail instead of skip when there is neither (so it is if CI is set)")  # fmt: skip
+                    help="fail instead of skip when there is none (so it is if CI is set)")  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,7 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "kernel(timeout=seconds): needs the kernel's IPVS; runs as root in an empty network"
-        " namespace, on this kernel or in a user-mode-linux guest",
+        " namespace, on this kernel or on a guest's",
+    )
+    config.addinivalue_line(
+        "markers", "any_kernel: needs no IPVS, but runs where those marked `kernel` do if --kernel names a guest"
     )
     # Taken out of the environment: a test that starts a pytest of its own starts an outer one.
     plan = os.environ.pop(PLAN, None)
@@ -93,17 +99,17 @@ class _OuterRun:
         self._items: list[pytest.Item] = []
         self._indexes: dict[str, int] = {}
         self._inner: Conversation | None = None
-        self._place: str | None = None  # "host" or "guest", once known
+        self._place: str | None = None  # of _PLACES, once known
         self._starts, self._start_seconds, self._spent_seconds = 0, 0.0, 0.0
         self._refusal: str | None = None  # why no more inner pytest will be started
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Have a kernel test run by the inner pytest."""
-        if not item.get_closest_marker("kernel"):
+        if not self._is_ours(item):
             return None
         if not self._items:
-            self._items = [i for i in item.session.items if i.get_closest_marker("kernel")]
+            self._items = [i for i in item.session.items if self._is_ours(i)]
             self._indexes = {i.nodeid: index for index, i in enumerate(self._items)}
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         start = _now()
@@ -130,10 +136,15 @@ class _OuterRun:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where the kernel tests ran."""
         if self._starts:
-            where = "on this kernel" if self._place == "host" else "in a user-mode-linux guest"
+            where = _PLACES[self._place or "host"]
             again = f", {self._starts} times" if self._starts > 1 else ""
             seconds = f"{self._start_seconds:.1f} s to start, {self._spent_seconds:.1f} s in all"
             terminalreporter.write_line(f"kernel tests ran {where}{again} ({seconds})")
+
+    def _is_ours(self, item: pytest.Item) -> bool:
+        """Whether the inner pytest is to run it."""
+        elsewhere = self._config.getoption("--kernel") in _GUESTS
+        return bool(item.get_closest_marker("kernel") or (elsewhere and item.get_closest_marker("any_kernel")))
 
     def _reports(self, item: pytest.Item, next_index: int | None) -> Iterator[pytest.TestReport]:
         """The reports of one test, as they come."""
@@ -211,20 +222,16 @@ class _OuterRun:
         return self._inner
 
     def _choose_place(self) -> str | None:
-        """Settle on "host" or "guest", or say why it can be neither."""
-        wanted, reasons = self._config.getoption("--kernel"), []
-        if wanted != "guest":
-            reason = why_no_host_ipvs()
+        """Settle on one of _PLACES, or say why it can be none."""
+        wanted = self._config.getoption("--kernel")
+        checks = {"host": why_no_host_ipvs, "uml": kernel_guest.available, "qemu": qemu_guest.available}
+        reasons = []
+        for place in ("host", "uml") if wanted == "auto" else (wanted,):
+            reason = checks[place]()
             if reason is None:
-                self._place = "host"
+                self._place = place
                 return None
-            reasons.append(f"not on this machine: {reason}")
-        if wanted != "host":
-            reason = kernel_guest.available()
-            if reason is None:
-                self._place = "guest"
-                return None
-            reasons.append(reason)
+            reasons.append(f"not on this machine: {reason}" if place == "host" else reason)
         return "kernel test: " + "; ".join(reasons)
 
     def _carrier(self) -> Carrier:
@@ -246,7 +253,8 @@ class _OuterRun:
         seen = [*plan["path"], *map(os.path.dirname, plan["paths"])]
         writable = [d for d in (str(config.rootpath), *config.getoption("--kernel-rw")) if d != "/"]
         ro = [d for d in dict.fromkeys(seen) if d and pathlib.Path(d).is_dir()]
-        return in_guest(plan, cwd=cwd, mem=config.getoption("--kernel-mem"), rw=writable, ro=ro)
+        guest = qemu_guest if self._place == "qemu" else kernel_guest
+        return in_guest(guest, plan, cwd=cwd, mem=config.getoption("--kernel-mem"), rw=writable, ro=ro)
 
     def _next_index(self, item: pytest.Item, nextitem: pytest.Item | None) -> int | None:
         """Which kernel test comes next: what its fixtures share with this one's stays set up."""

@@ -16,9 +16,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from types import ModuleType
 from typing import IO, Any, Protocol
 
-from pyminuteman.testing import kernel_guest, uml_processes
+from pyminuteman.testing import guest_processes
+from pyminuteman.testing.guest import DIED, AnyGuest, Sink, forwarded_environment
+from pyminuteman.testing.guest_init import FILES
 
 PLAN = "PMM_KERNEL_PLAN"  # environment of the inner pytest: the path of its plan
 _PLAN_FILE = "plan.json"
@@ -35,11 +38,11 @@ sys.exit(pytest.main(plan["args"]))
 
 
 class Carrier(Protocol):
-    """What runs an inner pytest: a `kernel_guest.Guest`, or a `HostProcess`."""
+    """What runs an inner pytest: a guest, or a `HostProcess`."""
 
     console: bytearray
 
-    def run(self, out: kernel_guest.Sink, err: kernel_guest.Sink, channel: kernel_guest.Sink) -> int:
+    def run(self, out: Sink, err: Sink, channel: Sink) -> int:
         """Stream until it ends; returns the exit code."""
         ...
 
@@ -63,7 +66,7 @@ class HostProcess:
         self._killed, self._to_inner = False, -1
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, out: kernel_guest.Sink, err: kernel_guest.Sink, channel: kernel_guest.Sink) -> int:
+    def run(self, out: Sink, err: Sink, channel: Sink) -> int:
         """Stream until the process ends; returns its exit code, -N for signal N."""
         del err  # it shares a pipe with out, which keeps their order
         with tempfile.TemporaryDirectory(prefix="pmm-kernel-") as directory:
@@ -94,7 +97,7 @@ class HostProcess:
                 thread.start()
             # Not reaped before its session has ended: until then its number cannot be another's.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            uml_processes.end_session(process.pid)
+            guest_processes.end_session(process.pid)
             for thread in threads:
                 thread.join()
             with self._lock:
@@ -165,7 +168,7 @@ class Conversation:
     def _run(self) -> None:
         try:
             code = self._carrier.run(self._hear_output, self._hear_output, self._hear)
-            dead = code == kernel_guest.DIED
+            dead = code == DIED
             said = self.last_words() if dead else self._output.decode(errors="replace")[-_TAIL:]
             who = "the guest kernel died; its last words:" if dead else f"the inner pytest ended with exit code {code}:"
             self.ended = f"{who}\n{said}"
@@ -189,24 +192,25 @@ class Conversation:
                 self.remarks += line.decode(errors="replace") + "\n"
 
 
-def _pump(stream: IO[bytes], sink: kernel_guest.Sink) -> None:
+def _pump(stream: IO[bytes], sink: Sink) -> None:
     with stream:
         while data := os.read(stream.fileno(), 65536):
             sink(data)
 
 
-def in_guest(plan: dict[str, Any], *, cwd: str, mem: str, rw: Sequence[str], ro: Sequence[str]) -> kernel_guest.Guest:
-    """A guest that will run an inner pytest by `plan`."""
-    path = f"{kernel_guest.FILES}/{_PLAN_FILE}"
-    data = json.dumps(plan | {"channel": kernel_guest.CHANNEL}).encode("ascii")
+def in_guest(module: ModuleType, plan: dict[str, Any], *, cwd: str, mem: str, rw: Sequence[str], ro: Sequence[str]) -> AnyGuest:
+    """A guest that will run an inner pytest by `plan`: of `kernel_guest` or `qemu_guest`."""
+    path = f"{FILES}/{_PLAN_FILE}"
+    data = json.dumps(plan | {"channel": module.CHANNEL}).encode("ascii")
     environment = {PLAN: path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return kernel_guest.Guest(
+    guest: AnyGuest = module.Guest(
         [sys.executable, "-c", _START, path],
         mem=mem,
         rw=rw,
         ro=ro,
-        env=kernel_guest.forwarded_environment(**environment),
+        env=forwarded_environment(**environment),
         cwd=cwd,
         timeout=None,
         files={_PLAN_FILE: data},
     )
+    return guest

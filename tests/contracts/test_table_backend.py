@@ -80,7 +80,7 @@ DESTINATIONS = {
     "port 0": Destination("10.0.0.1", 0),
     "loopback": Destination("127.0.0.1", 80),
     "upper threshold": Destination("10.0.0.1", 80, upper_threshold=100),
-    "both thresholds": Destination("10.0.0.1", 80, upper_threshold=2**32 - 1, lower_threshold=2**32 - 2),
+    "both thresholds": Destination("10.0.0.1", 80, upper_threshold=2**31 - 1, lower_threshold=2**31 - 2),
     "ipip": tunnel(TunnelType.IPIP),
     "gue": tunnel(TunnelType.GUE, 6080),
     "gue, checksum": tunnel(TunnelType.GUE, 65535, TunnelFlags.CHECKSUM),
@@ -215,6 +215,14 @@ def test_thresholds_upside_down_and_a_negative_weight_are_erange(subject: Subjec
     for wrong in (forged(A, 5, 1), forged(A, 3, 2**31), forged(A, 3, 2**32 - 1)):
         assert subject.do(EditDestination(WEB, wrong), AddDestination(WEB, wrong)) == {0: ERANGE, 1: ERANGE}
     assert subject.backend.read() == Snapshot.of({WEB: [A]})
+
+
+def test_an_upper_threshold_of_32_bits_is_taken_or_einval(subject: Subject) -> None:
+    """Linux 6.1.176 takes it; 6.1.192, which keeps the limit as a signed number, does not."""
+    huge = Destination("10.0.0.1", 80, upper_threshold=2**32 - 1, lower_threshold=2**32 - 2)
+    failed = subject.do(AddService(WEB), AddDestination(WEB, huge))
+    assert failed in ({}, {1: EINVAL})
+    assert subject.backend.read() == Snapshot.of({WEB: [] if failed else [huge]})
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "239.255.255.255", "255.255.255.255"])

@@ -20,6 +20,8 @@ from tests.support.host_namespaces import Greeter, greeting, own_namespace
 from tests.support.kernel import ip
 from tests.support.tools import tool
 
+pytestmark = pytest.mark.any_kernel
+
 VIP, VIP6, OTHER, CONTAINER = "11.0.0.1", "fd01::1", "10.9.0.1", "10.9.0.2"
 WEB, WEB6 = ServiceKey.tcp(VIP, 80), ServiceKey.tcp(VIP6, 80)
 PARTS = Parts(masquerade=False)  # iptables needs xt_ipvs for that, which only kernels with IPVS have

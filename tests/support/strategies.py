@@ -87,7 +87,7 @@ def destinations(draw: st.DrawFn, service: ServiceKey | None = None) -> Destinat
     forward = ForwardingMethod.TUNNEL
     if not mixed:
         forward = draw(st.sampled_from([ForwardingMethod.MASQUERADE, ForwardingMethod.TUNNEL, ForwardingMethod.ROUTE]))
-    upper = draw(st.sampled_from([0, 0, 1, 100, 2**32 - 1]))
+    upper = draw(st.sampled_from([0, 0, 1, 100, 2**31 - 1]))
     return Destination(
         address,
         draw(st.sampled_from([0, 80, 8080])),

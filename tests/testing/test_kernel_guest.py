@@ -6,22 +6,20 @@ import contextlib
 import ctypes
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from pyminuteman.testing import kernel_guest, uml_processes, uml_registers
+from pyminuteman.testing import guest_processes, kernel_guest, uml_registers
 from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, run_in_guest
 from pyminuteman.testing.pytest_kernel import require_guest
+from tests.support.guests import PACKAGE_ROOT, processes_of, wait_for
 
-PACKAGE_ROOT = pathlib.Path(kernel_guest.__file__).parents[2]
 HARNESS = [sys.executable, "-m", "pyminuteman.testing.kernel_guest"]
 PANIC = ["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"]
 
@@ -35,36 +33,6 @@ def guest(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def guest_not_needed() -> None:
     pass
-
-
-@pytest.fixture
-def run_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """A directory for run directories that this test shares with nobody, also not in subprocesses."""
-    base = pathlib.Path(tempfile.mkdtemp(prefix="pmm-test-", dir="/tmp"))
-    monkeypatch.setenv("TMPDIR", str(base))
-    monkeypatch.setattr(tempfile, "tempdir", str(base))
-    monkeypatch.setenv("PYTHONPATH", str(PACKAGE_ROOT))
-    yield base
-    for pid in processes_of(base):  # only if the test failed
-        os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(base)
-
-
-def processes_of(base: pathlib.Path) -> list[int]:
-    """The live processes of guests whose run directories are in `base`."""
-    found = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"uml_dir={base}/".encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.perf_counter() + seconds
-    while not condition():
-        assert time.perf_counter() < deadline, f"still not so after {seconds} s"
-        time.sleep(0.01)
 
 
 def quick(command: list[str], **options: object) -> kernel_guest.CompletedGuest:
@@ -314,7 +282,7 @@ class TestNothingIsLeft:
         with self.harness(run_base) as harness:
             (run_dir,) = map(str, run_base.iterdir())
             before = processes_of(run_base)
-            assert uml_processes.sweep() == []  # it lives: not ours to touch
+            assert guest_processes.sweep() == []  # it lives: not ours to touch
             assert min(before) in processes_of(run_base)
             harness.kill()
             harness.wait(10)
@@ -334,11 +302,11 @@ class TestNothingIsLeft:
     @pytest.mark.usefixtures("guest_not_needed")
     def test_guests_keep_out_of_each_others_way(self, run_base: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         others = lambda: [(pid, 0, "") for pid in processes_of(run_base)]  # noqa: E731 (not of people who test now)
-        monkeypatch.setattr(uml_processes, "_of_guests", others)
+        monkeypatch.setattr(guest_processes, "_of_guests", others)
         cpus = sorted(os.sched_getaffinity(0))
         with self.harness(run_base, "--cpu", str(cpus[0])):
             assert {min(os.sched_getaffinity(pid)) for pid in processes_of(run_base)} == {cpus[0]}
-            assert len(cpus) == 1 or uml_processes.free_cpu() != cpus[0]
+            assert len(cpus) == 1 or guest_processes.free_cpu() != cpus[0]
 
     def test_sweep_spares_a_directory_about_to_be_locked(self, run_base: pathlib.Path) -> None:
         young, old = run_base / "pmm-guest-young", run_base / "pmm-guest-old"
@@ -351,7 +319,7 @@ class TestNothingIsLeft:
     @pytest.mark.usefixtures("guest_not_needed")
     def test_a_session_of_ours_is_never_ended(self) -> None:
         with pytest.raises(ValueError, match="our own"):
-            uml_processes.end_session(os.getsid(0))
+            guest_processes.end_session(os.getsid(0))
 
     @staticmethod
     @contextlib.contextmanager

@@ -26,7 +26,7 @@ from pyminuteman.testing.pytest_kernel import is_required, require_guest
 
 PACKAGE_ROOT = pathlib.Path(kernel_guest.__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pytest", "-p", "pyminuteman.testing.pytest_kernel", "--color=no"]
-IN_GUEST = [*COMMAND, "--kernel=guest"]
+IN_GUEST = [*COMMAND, "--kernel=uml"]
 MISSING = {"PMM_UML": "/nonexistent/linux.uml"}
 
 
@@ -338,6 +338,31 @@ def test_panics_and_hangs_cost_only_themselves(project: Project) -> None:
     assert "enough" in said["test_exit"]
     assert "it was not started again" in said["test_refused"]
     assert "guest, 4 times" in done.stdout
+
+
+@pytest.mark.usefixtures("guest")
+def test_any_kernel_is_the_one_that_was_named(project: Project) -> None:
+    project.write(
+        "test_any.py",
+        """
+        import os, pytest
+        @pytest.mark.any_kernel
+        def test_where(): open("seen", "a").write(os.uname().release + "\\n")
+        """,
+    )
+    for command in (COMMAND, IN_GUEST):
+        done = project.pytest(command, "-v")
+        assert outcomes(done) == {"test_where": ["PASSED"]}, done.stdout
+    here, there = (project.path / "seen").read_text().split()
+    assert here == os.uname().release != there
+
+
+def test_a_kernel_that_was_named_and_is_missing_is_named_with_its_cure(project: Project) -> None:
+    project.write("test_one.py", "import pytest\n@pytest.mark.kernel\ndef test_1(): pass\n")
+    for options, outcome in (([], "SKIPPED"), (["--kernel-required"], "FAILED")):
+        done = project.pytest([*COMMAND, "--kernel=qemu", *options], "-v", PMM_QEMU_KERNEL=str(project.path))
+        assert outcomes(done) == {"test_1": [outcome]}
+        assert "tools/install.sh qemu" in done.stdout
 
 
 @pytest.mark.usefixtures("guest")

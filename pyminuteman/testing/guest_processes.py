@@ -3,7 +3,7 @@
 1. A run directory belongs to the process that holds a flock on it. The lock goes with its holder,
    however that ends, so "is the owner alive?" never depends on process ids.
 2. A guest's processes form one session of their own, whose leader names the run directory in its
-   arguments. UML's helpers keep those arguments and outlive a leader that is killed.
+   arguments. UML's helpers keep those arguments and outlive a leader that is killed; QEMU is one process.
 3. Hence whatever names an unlocked run directory is a stray, and `sweep` may end it.
 """
 
@@ -21,7 +21,8 @@ import time
 from collections.abc import Iterator
 
 _PREFIX = "pmm-guest-"
-_MARK = "uml_dir="
+# One argument begins with it: UML's own setting, and the kernel's command line that QEMU is given.
+_MARKS = re.compile(f"(?:uml_dir|guest_dir)=(/[^ ]*/{_PREFIX}[^ ]*)".encode())
 # An unlocked directory without its init may be about to be locked by a process just starting.
 _BIRTH_SECONDS = 60.0
 # SIGKILL takes effect at once; this only bounds the wait for a process stuck in the host kernel.
@@ -41,9 +42,14 @@ def run_directory() -> Iterator[pathlib.Path]:
         os.close(lock)
 
 
-def marks(run_dir: pathlib.Path) -> list[str]:
+def uml_marks(run_dir: pathlib.Path) -> list[str]:
     """The arguments of UML by which `sweep` knows a process as one of `run_dir`."""
-    return [f"umid={run_dir.name}", f"{_MARK}{run_dir}"]
+    return [f"umid={run_dir.name}", f"uml_dir={run_dir}"]
+
+
+def qemu_mark(run_dir: pathlib.Path) -> str:
+    """How the kernel's command line has to begin, for the same purpose; its first program finds it in its environment."""
+    return f"guest_dir={run_dir}"
 
 
 def end_session(leader: int) -> None:
@@ -126,12 +132,8 @@ def _of_guests() -> Iterator[tuple[int, int, str]]:
     for pid, session in _alive():
         with contextlib.suppress(OSError):
             arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            for run_dir in (os.fsdecode(a)[len(_MARK) :] for a in arguments if _is_mark(a)):
-                yield pid, session, run_dir
-
-
-def _is_mark(argument: bytes) -> bool:
-    return argument.startswith(_MARK.encode()) and f"/{_PREFIX}".encode() in argument
+            for found in filter(None, map(_MARKS.match, arguments)):
+                yield pid, session, os.fsdecode(found[1])
 
 
 def _base() -> str:

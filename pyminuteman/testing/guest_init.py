@@ -1,28 +1,20 @@
-"""What a guest does from power-on to power-off, as text: its kernel options, mounts and init.
+"""What a guest does from power-on to power-off, as text: its mounts and its init.
 
 An exec costs 10 ms in a guest, hence one `mount -a`, one modprobe, and echo for the sysctls.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-MODULES_DIRECTORY = "/usr/lib/uml/modules"  # where Debian's package puts them
-CHANNEL = "/dev/tty3"
 FILES = "/run/guest"
+HOST = "/run/host"
 _FRESH = ("/tmp", "/run", "/var/tmp")  # noqa: S108 (mount points, not files we make)
-# Without these the boot takes 2.5 s: the blacklisted calls benchmark checksums and prepare file
-# systems that a test guest never mounts, and lpj saves measuring the speed of a delay loop.
-BOOT_OPTIONS = (
-    "initcall_blacklist=raid6_select_algo,calibrate_xor_blocks,init_btrfs_fs,init_jfs_fs,init_zswap",
-    *("pty.legacy_count=0", "lpj=18522112", "ssl=null", "con=null", "quiet", "loglevel=4"),
-    *("root=/dev/root", "rootfstype=hostfs", "hostfs=/", "ro"),
-)
-# - Host directories come from one writable hostfs mount by bind: hostfs options cannot quote.
 # - The host may have no /lib/modules to mount upon (containers), hence modprobe -d, also for the
 #   kernel's own requests.
 # - The neighbour and connection tables are shared by all network namespaces, and small by
@@ -34,9 +26,10 @@ _INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -a -T {run}/fstab
-umount -l /run/host
+umount -l {host}
+{prepare}
 echo {files}/modprobe >/proc/sys/kernel/modprobe
-[ -d /lib/modules ] && mount --bind {modules} /lib/modules
+[ -d /lib/modules ] && mount --bind /run/kmod/lib/modules /lib/modules
 {load}
 for family in 4 6; do
     cd /proc/sys/net/ipv$family/neigh/default || continue
@@ -44,16 +37,33 @@ for family in 4 6; do
 done
 echo 262144 >/proc/sys/net/netfilter/nf_conntrack_max
 ip link set lo up
-exec 3<>/dev/tty1 4<>/dev/tty2 5<>/dev/tty3
-stty -F /dev/tty1 -opost -echo {size}; stty -F /dev/tty2 -opost -echo {size}
-stty -F /dev/tty3 raw -echo
+exec 3<>{out} 4<>{err} 5<>{channel}
+stty -F {out} -opost -echo {size}; stty -F {err} -opost -echo {size}
+stty -F {channel} raw -echo
 (cd {cwd} && exec setsid -w env -i {env} {command}) </dev/null >&3 2>&4 3<&- 4<&- 5<&-
 echo $? >{files}/status.new
 sync; mv {files}/status.new {files}/status
-for tty in 1 2 3; do stty -F /dev/tty$tty -echo; done
-echo o >/proc/sysrq-trigger
-exec sleep 60
+for tty in {out} {err} {channel}; do stty -F $tty -echo; done
+while :; do echo o >/proc/sysrq-trigger; read -r _ <{channel}; done
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """What differs from one kind of guest to the other."""
+
+    ttys: tuple[str, str, str]
+    """The terminals that carry standard output, standard error and the channel."""
+    modules_directory: str
+    """The host's directory of kernel modules: what /lib/modules would be."""
+    mounts: Sequence[str]
+    """Lines of fstab that make the host's files seen in HOST, after those for what is fresh."""
+    first_mounts: Sequence[str] = ()
+    """Lines of fstab that come before all others."""
+    sources: Mapping[str, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
+    """What to mount for host directories that are not bound from HOST: device, type and options."""
+    prepare: str = ""
+    """Shell commands, once all is mounted."""
 
 
 def is_hidden(directory: str) -> bool:
@@ -67,8 +77,9 @@ def boot_files(
     *,
     cwd: str,
     env: Mapping[str, str],
-    binds: Mapping[str, str],
+    binds: Mapping[str, bool],
     modules: Sequence[str],
+    platform: Platform,
 ) -> dict[str, bytes]:
     """The files of a run directory by name: `init`, and the `fstab` and `modprobe` it uses.
 
@@ -77,23 +88,34 @@ def boot_files(
         command: What to run, with its arguments.
         cwd: Where.
         env: The command's whole environment; COLUMNS and LINES also size its terminal.
-        binds: Host directories to mount at their own place: path to mount options.
+        binds: Host directories to mount at their own place, and whether they can be written.
         modules: Kernel modules to load before.
+        platform: The kind of guest.
     """
-    mounts = ["sysfs /sys sysfs defaults", "devpts /dev/pts devpts X-mount.mkdir"]
+
+    def mounted(directory: str, at: str, *, writable: bool) -> str:
+        bound = f"{HOST}{_quoted(directory)}", "none", "bind" if writable else "bind,ro"
+        device, kind, options = platform.sources.get(directory, bound)
+        return f"{device} {_quoted(at)} {kind} {options},X-mount.mkdir"
+
+    mounts = [*platform.first_mounts, "sysfs /sys sysfs defaults", "devpts /dev/pts devpts X-mount.mkdir"]
     mounts += [f"tmpfs {d} tmpfs mode=1777,X-mount.mkdir" for d in ("/dev/shm", *_FRESH)]  # noqa: S108
-    mounts += ["none /run/host hostfs X-mount.mkdir"]
-    mounts += [f"/run/host{MODULES_DIRECTORY} /run/kmod/lib/modules none bind,ro,X-mount.mkdir"]
-    mounts += [f"/run/host{run_dir} {FILES} none bind,X-mount.mkdir"]
-    for directory in sorted(binds):  # parents before what lies in them
-        path = re.sub(r"[\s\\#]", lambda found: f"\\{ord(found[0]):03o}", directory)
-        mounts.append(f"/run/host{path} {path} none {binds[directory]},X-mount.mkdir")
+    mounts += platform.mounts
+    mounts += [mounted(platform.modules_directory, "/run/kmod/lib/modules", writable=False)]
+    mounts += [mounted(str(run_dir), FILES, writable=True)]
+    # Parents before what lies in them.
+    mounts += [mounted(directory, directory, writable=binds[directory]) for directory in sorted(binds)]
     columns, lines = env.get("COLUMNS", ""), env.get("LINES", "")
+    out, err, channel = platform.ttys
     init = _INIT.format(
         run=run_dir,
+        host=HOST,
+        prepare=platform.prepare,
         files=FILES,
-        modules=MODULES_DIRECTORY,
         load=f"modprobe -d /run/kmod -q -a {shlex.join(modules)}" if modules else "",
+        out=out,
+        err=err,
+        channel=channel,
         size=f"cols {columns} rows {lines}" if columns.isdigit() and lines.isdigit() else "",
         cwd=shlex.quote(cwd),
         env=shlex.join(f"{name}={value}" for name, value in env.items()),
@@ -102,3 +124,8 @@ def boot_files(
     modprobe = '#!/bin/sh\nexec /sbin/modprobe -d /run/kmod "$@"\n'
     texts = {"fstab": "\n".join((*mounts, "")), "modprobe": modprobe, "init": init}
     return {name: os.fsencode(text) for name, text in texts.items()}
+
+
+def _quoted(path: str) -> str:
+    """A path as fstab wants it."""
+    return re.sub(r"[\s\\#]", lambda found: f"\\{ord(found[0]):03o}", path)
