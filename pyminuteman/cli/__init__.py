@@ -22,7 +22,12 @@ GROUPS: Final = {
     "doctor": ("pyminuteman.cli.doctor", "What this host lacks for VIPs, why that matters, and putting it right."),
     "keys": ("pyminuteman.cli.keys", "Keys of a cluster: generate, list, and rotate them in key files."),
 }
-"""Name of a group to the module that has it (as ``group``), and its line of help, which is shown without loading it."""
+"""Name of a group or of a single verb to the module that has it, and its line of help, which is shown without loading it.
+
+A group is the module's ``group``. A single verb is what is called as it is, with dashes as underscores and ``_command`` behind:
+``check-config`` is ``check_config_command`` of its module. To add one, write the module and a line here. A verb that reads the daemon's
+configuration takes ``--config`` and ``--set`` from :mod:`pyminuteman.cli.config_options`. ``vips`` and ``members`` are groups: what the
+daemon says of them is a verb of theirs, added in their modules."""
 
 
 def version_text() -> str:

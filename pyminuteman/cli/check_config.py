@@ -9,33 +9,37 @@ from pathlib import Path
 import click
 
 from pyminuteman.cli import exit_codes
+from pyminuteman.cli.config_options import config_file, settings
 from pyminuteman.cli.options import output
-from pyminuteman.cli.terminal import clean, out
-from pyminuteman.daemon.config_file import DEFAULT_PATH, describe, load_config
+from pyminuteman.cli.terminal import clean, out, say
+from pyminuteman.daemon.config_file import all_remarks, describe, load_config
 
 __all__ = ["check_config_command"]
 
 _HELP = """\b
 Exit codes:
-  0   all is well
+  0   all is well; what is odd, and yet no error, is told on standard error
   2   wrong usage
   78  it does not say what it must; the line says where, and what is accepted
 """
 
 
 @click.command("check-config", epilog=_HELP)
-@click.option("--config", "path", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True, metavar="FILE",
-              help="The daemon's configuration; conf.d beside it and MINUTEMAN_* of the environment count as well.")  # fmt: skip
+@config_file
+@settings
 @output("text", "json")
-def check_config_command(path: Path, form: str) -> int:
+def check_config_command(path: Path, overrides: dict[str, str], form: str) -> int:
     """Read the daemon's configuration and say what is wrong with it; with -o json, show all of it, defaults included, without secrets.
 
-    Nothing is opened that it names, and nothing is changed.
+    Nothing is opened that it names, and nothing is changed. Files that it names are looked at: others must not read those with secrets.
     """
-    config = load_config(path, environment=os.environ)
+    config = load_config(path, environment=os.environ, overrides=overrides)
+    odd = all_remarks(config)
     if form == "json":
-        out(json.dumps({"version": 1, "config": describe(config)}, indent=2))
+        plain = {"version": 1, "config": describe(config), "remarks": [remark._asdict() for remark in odd]}
+        out(json.dumps(plain, indent=2))
         return exit_codes.OK
+    say(f"{path}: {remark}" for remark in odd)
     sources = ", ".join(source.name for source in config.sources) or "none"
     out(
         f"{clean(str(path))}: all is well (node {clean(config.node.name) or 'named as the host'} at {config.node.bind}; sources: {sources})"

@@ -6,9 +6,10 @@ the keys there: ``[node] bind`` is ``config.node.bind``. Only ``[policy]`` is an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.health.hysteresis import CheckPolicy
@@ -22,6 +23,7 @@ __all__ = [
     "GOSSIP_PORT",
     "METRICS_LABELS",
     "APIConfig",
+    "Change",
     "ClusterConfig",
     "DaemonConfig",
     "EtcdConfig",
@@ -34,14 +36,16 @@ __all__ = [
     "NodeConfig",
     "SourceConfig",
     "StoreConfig",
+    "changed",
     "restart_needed",
+    "takes_restart",
 ]
 
 GOSSIP_PORT: Final = 61420
 """Where members listen, UDP and TCP, unless told otherwise."""
 API_PORT: Final = 61421
 """Where the API listens, when it is given an address without a port."""
-METRICS_LABELS: Final = ("local_address", "local_port", "proto", "local_mark", "remote_address", "remote_port")
+METRICS_LABELS: Final = ("local_address", "local_port", "remote_address", "remote_port", "proto", "local_mark")
 """The labels that rows of backends can have in ``/metrics``; fewer of them make fewer rows."""
 _EVERYWHERE: Final = Endpoint("0.0.0.0", GOSSIP_PORT)  # noqa: S104 - members are reached from elsewhere; that takes a key
 _LIMITS: Final = StoreLimits()
@@ -71,10 +75,18 @@ class NodeConfig:
     realtime: bool = True
     """Ask for real-time priority, so that a busy host is not taken for a dead one. Where it is not granted, that is said and all goes on."""
 
+    membership_overrides: tuple[tuple[str, int | float], ...] = ()
+    """``[membership]``: constants that are to differ from the profile's, by name in the order of the names."""
+
     @property
     def membership(self) -> MembershipConfig:
-        """The constants of the profile."""
-        return MembershipConfig.profile(self.profile)
+        """The constants: the profile's, and what is to differ from it.
+
+        Raises:
+            ConfigurationError: One is out of its range; ``key`` names it.
+        """
+        overrides: dict[str, Any] = dict(self.membership_overrides)
+        return replace(MembershipConfig.profile(self.profile), **overrides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +269,7 @@ class APIConfig:
     """``[api]``: who may ask and command."""
 
     socket: Path | None = Path("/run/minuteman/api.sock")
-    """The unix socket, mode 0660. None: none."""
+    """The unix socket, mode 0660. None: there is none."""
     group: str = "minuteman"
     """Whose members may use the socket. Empty, or a group that is not there: root and the daemon's own user."""
     tcp: Endpoint | None = None
@@ -314,25 +326,59 @@ class DaemonConfig:
         return self.health if found is None or found.health is None else found.health
 
 
-_RELOADED: Final = frozenset({"sources", "policy", "ipvs", "health", "log"})
+_RELOADED: Final = frozenset({"source", "policy", "ipvs", "health", "log"})
 """Sections that count as soon as they are read again. Of the others each key takes a restart: sockets, identities and what other nodes
 agree on hang on them."""
 _RELOADED_KEYS: Final = frozenset({"api.metrics_labels", "api.hosts"})
 _NOT_RELOADED: Final = frozenset({"health.concurrency"})
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting that differs.
+
+    Attributes:
+        key: Dotted, as in ``node.bind`` and ``membership.heartbeat_interval_seconds``; of a source ``source.NAME``, of rules ``policy.rule``.
+        restart: Whether it counts only after a restart.
+    """
+
+    key: str
+    restart: bool
+
+
+def takes_restart(key: str) -> bool:
+    """Whether a change of this dotted key counts only after a restart; else a reload is enough."""
+    return key in _NOT_RELOADED or (key.partition(".")[0] not in _RELOADED and key not in _RELOADED_KEYS)
+
+
+def changed(old: DaemonConfig, new: DaemonConfig) -> tuple[Change, ...]:
+    """What differs, in the order of the sections. Sources are the same when their names are; their order does not matter."""
+    before, after = dict(_settings(old)), dict(_settings(new))
+    keys = sorted(dict.fromkeys([*before, *after]), key=lambda key: _ORDER.index(key.partition(".")[0]))
+    return tuple(Change(key, takes_restart(key)) for key in keys if before.get(key) != after.get(key))
+
+
 def restart_needed(old: DaemonConfig, new: DaemonConfig) -> tuple[str, ...]:
     """The dotted keys that differ and that a reload does not make count; in the order of the sections."""
-    found: list[str] = []
-    for section in fields(DaemonConfig):
-        before, after = getattr(old, section.name), getattr(new, section.name)
-        if before == after or section.name in {"sources", "policy"}:
+    return tuple(change.key for change in changed(old, new) if change.restart)
+
+
+_ORDER: Final = ("node", "membership", *(field.name.replace("sources", "source") for field in fields(DaemonConfig)))
+
+
+def _settings(config: DaemonConfig) -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted key."""
+    yield from ((f"source.{source.name}", source) for source in config.sources)
+    yield from ((f"membership.{name}", value) for name, value in config.node.membership_overrides)
+    for section in fields(config):
+        if section.name == "sources":
             continue
-        found += [
-            key
-            for field in fields(before)
-            if getattr(before, field.name) != getattr(after, field.name)
-            and (key := f"{section.name}.{field.name}") not in _RELOADED_KEYS
-            and (section.name not in _RELOADED or key in _NOT_RELOADED)
-        ]
-    return tuple(found)
+        table = getattr(config, section.name)
+        for field in fields(table):
+            key, value = f"{section.name}.{field.name}", getattr(table, field.name)
+            if key in {"store.etcd", "store.limits"}:
+                yield from (
+                    (f"{key}.{one.name}", getattr(value, one.name)) for one in fields(value) if one.name != "lease_seconds"
+                )
+            elif key != "node.membership_overrides":
+                yield "policy.rule" if key == "policy.rules" else key, value

@@ -18,18 +18,26 @@ _USER: Final = re.compile(r"(?<=//)[^/?#@\s]*@")
 _QUERY: Final = re.compile(r"(?<=\?)[^#]+")
 
 
-def describe(config: DaemonConfig) -> dict[str, Any]:
-    """The same as plain data, whole: what :func:`~pyminuteman.daemon.config_document.read_config` reads, but for the secrets that URLs may have in them."""
+def describe(config: DaemonConfig, *, secrets: bool = False) -> dict[str, Any]:
+    """The same as plain data, whole: what :func:`~pyminuteman.daemon.config_document.read_config` reads.
+
+    Args:
+        config: All of it.
+        secrets: Leave in what URLs have of users, passwords and queries; else there are asterisks.
+    """
+    hidden = str if secrets else _without_secrets
     plain: dict[str, Any] = {}
     for section in fields(DaemonConfig):
         value = getattr(config, section.name)
         if section.name == "sources":
-            plain["source"] = [_plain_source(source) for source in value]
+            plain["source"] = [_plain_source(source) | {"place": hidden(source.place)} for source in value]
         else:
             plain[section.name] = _plain(value)
     del plain["store"]["limits"]["lease_seconds"]
-    plain["store"]["etcd"]["endpoints"] = [_without_secrets(one) for one in plain["store"]["etcd"]["endpoints"]]
+    plain["store"]["etcd"]["endpoints"] = [hidden(one) for one in config.store.etcd.endpoints]
     plain["node"]["tags"] = dict(config.node.tags)
+    del plain["node"]["membership_overrides"]
+    plain["membership"] = _plain(config.node.membership)
     rules = plain["policy"].pop("rules")
     for rule in rules:
         rule["ports"] = [f"{low}-{high}" if low != high else str(low) for low, high in rule["ports"]]
@@ -43,7 +51,7 @@ def _plain_source(source: SourceConfig) -> dict[str, Any]:
         del plain["health"]
     else:
         del plain["health"]["concurrency"]
-    return plain | {"place": _without_secrets(source.place)}
+    return plain
 
 
 def _without_secrets(place: str) -> str:

@@ -5,12 +5,11 @@ Each key has a reader here, and each of those takes the text of an environment v
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
 
-from pyminuteman.addresses import IPV4, IPV6, parse_address
+from pyminuteman.addresses import IPV4, IPV6
 from pyminuteman.daemon.config import (
     API_PORT,
     GOSSIP_PORT,
@@ -29,6 +28,7 @@ from pyminuteman.daemon.config import (
     SourceConfig,
     StoreConfig,
 )
+from pyminuteman.daemon.config_checks import check, networks_of
 from pyminuteman.daemon.config_readers import (
     Reader,
     address,
@@ -50,9 +50,8 @@ from pyminuteman.daemon.config_readers import (
 )
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.kv.store import StoreLimits
+from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.plain.fields import Invalid, Place, as_table, get
-from pyminuteman.sources.options import parse_source
-from pyminuteman.vips.allocation import AddressRange
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
 __all__ = ["KEYS", "read_config", "scalar_keys"]
@@ -73,7 +72,7 @@ _HEALTH: Final[Mapping[str, Reader]] = {
 }
 KEYS: Final[Mapping[str, Mapping[str, Reader]]] = {
     "node": {
-        "name": text(r"[^\0]{0,64}", "up to 64 bytes of printable text", most_bytes=64),
+        "name": text(r".{0,64}", "up to 64 bytes of printable text", most_bytes=64),
         "bind": endpoint(GOSSIP_PORT),
         "advertise": endpoint(GOSSIP_PORT, optional=True),
         "addresses": many(address),
@@ -82,8 +81,12 @@ KEYS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "profile": word("lan", "wan", "local"),
         "realtime": switch,
     },
+    "membership": {
+        field.name: whole(0, 1 << 40) if isinstance(field.default, int) else decimal(0, _YEAR)
+        for field in fields(MembershipConfig)
+    },
     "cluster": {
-        "name": text(r"[^\0]{1,64}", "1 to 64 bytes of printable text", most_bytes=64),
+        "name": text(r".{1,64}", "1 to 64 bytes of printable text", most_bytes=64),
         "contacts": many(endpoint(GOSSIP_PORT)),
         "key_file": path(optional=True),
         "insecure": switch,
@@ -188,7 +191,7 @@ def read_config(document: object) -> DaemonConfig:
     top = as_table(document, (), _SECTIONS)
     health = _section(HealthConfig, "health", top)
     config = DaemonConfig(
-        node=_section(NodeConfig, "node", top),
+        node=_node(top),
         cluster=_section(ClusterConfig, "cluster", top),
         store=_store(top),
         sources=tuple(_source(row, place, health) for row, place in _rows(top, "source", (), _SOURCES_MAX)),
@@ -201,10 +204,6 @@ def read_config(document: object) -> DaemonConfig:
         api=_section(APIConfig, "api", top),
         log=_section(LogConfig, "log", top),
     )
-    _check_cluster(config)
-    _check_store(config.store)
-    _check_sources(config.sources)
-    _check_api(config.api)
     if not config.ipvs.managed:
         if "managed" in top.get("ipvs", {}):
             raise Invalid(
@@ -216,6 +215,7 @@ def read_config(document: object) -> DaemonConfig:
                 ("ipvs", "managed"), "neither [names] nor the policy's vip_networks say where a VIP could be, nor does managed"
             )
         config = replace(config, ipvs=replace(config.ipvs, managed=managed))
+    check(config)
     return config
 
 
@@ -240,6 +240,19 @@ def _rows(table: Mapping[str, Any], name: str, base: Place, most: int) -> Iterat
         raise Invalid(place, f"there are {len(rows)}; there can be {most}")
     for index, row in enumerate(rows):
         yield as_table(row, (*place, index), [*KEYS[kind], *_INNER.get(kind, ())]), (*place, index)
+
+
+def _node(top: Mapping[str, Any]) -> NodeConfig:
+    node = _section(NodeConfig, "node", top)
+    profile = MembershipConfig.profile(node.profile)
+    said = _values(_table(top, ("membership",), "membership"), ("membership",), "membership")
+    overrides = tuple(sorted((name, value) for name, value in said.items() if value != getattr(profile, name)))
+    node = replace(node, membership_overrides=overrides)
+    try:
+        node.membership  # noqa: B018 - it checks them
+    except ConfigurationError as error:
+        raise Invalid(("membership", error.key), f"{error.key} {error.reason}") from None
+    return node
 
 
 def _store(top: Mapping[str, Any]) -> StoreConfig:
@@ -283,89 +296,11 @@ def _policy(top: Mapping[str, Any]) -> Policy:
     return Policy(**values)
 
 
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
-
-
-def _check_cluster(config: DaemonConfig) -> None:
-    node, cluster = config.node, config.cluster
-    if cluster.insecure and cluster.key_file is not None:
-        raise Invalid(("cluster", "insecure"), "insecure does not go with key_file: a cluster has a key, or does without")
-    for key, at in (("bind", node.bind), ("advertise", node.advertise)):
-        if at is not None and not _is_loopback(at.address) and cluster.key_file is None and not cluster.insecure:
-            raise Invalid(
-                ("node", key),
-                f"{key} {at} can be reached by others, and there is no key: say cluster.key_file (`minuteman keys generate` makes one), "
-                "or cluster.insecure = true and mean it",
-            )
-    if node.advertise is not None and parse_address(node.advertise.address)[0] != parse_address(node.bind.address)[0]:
-        raise Invalid(("node", "advertise"), f"advertise {node.advertise} is of another address family than bind {node.bind}")
-
-
-def _check_store(store: StoreConfig) -> None:
-    _check_pair(store.etcd, ("store", "etcd"))
-    if store.engine == "etcd" and not store.etcd.endpoints:
-        raise Invalid(("store", "engine"), 'engine "etcd" needs store.etcd.endpoints, such as ["http://10.0.0.1:2379"]')
-
-
-def _check_sources(sources: tuple[SourceConfig, ...]) -> None:
-    first: dict[str, int] = {}
-    for index, source in enumerate(sources):
-        if source.name in first:
-            raise Invalid(
-                ("source", index, "name"),
-                f"name {source.name!r} is that of another source, the {first[source.name] + 1}. of all",
-            )
-        first[source.name] = index
-        place: Place = ("source", index, "place")
-        if source.place.startswith("push:"):
-            if not source.is_pushed:
-                raise Invalid(
-                    place, f"place is push: with nothing behind it; what it is sent goes to PUT /v1/sources/{source.name}"
-                )
-            continue
-        try:
-            parse_source(source.place)
-        except ConfigurationError as error:
-            raise Invalid(place, ": ".join(filter(None, (error.key, error.reason)))) from None
-
-
-def _check_api(api: APIConfig) -> None:
-    _check_pair(api, ("api",))
-    if api.client_ca is not None and api.cert is None:
-        raise Invalid(("api", "client_ca"), "client_ca needs cert and key: clients show certificates by TLS only")
-    if api.tcp is None:
-        return
-    if api.token_file is None and api.client_ca is None:
-        raise Invalid(("api", "tcp"), "tcp needs token_file or client_ca: whoever connects could command the node")
-    if api.cert is None and not _is_loopback(api.tcp.address):
-        raise Invalid(("api", "tcp"), f"tcp {api.tcp} can be reached by others: it needs cert and key, for TLS")
-
-
-def _check_pair(config: EtcdConfig | APIConfig, place: Place) -> None:
-    if (config.cert is None) != (config.key is None):
-        given, missing = ("key", "cert") if config.cert is None else ("cert", "key")
-        raise Invalid((*place, given), f"{given} does not go without {missing}")
-
-
 def _managed(config: DaemonConfig) -> tuple[str, ...]:
     """Where services can come to be: at the addresses of names, and where rules let VIPs be."""
     found: dict[str, None] = {}
     for addresses in config.names.ranges:
-        found |= dict.fromkeys(_networks_of(addresses))
+        found |= dict.fromkeys(networks_of(addresses))
     for rule in config.policy.rules:
         found |= dict.fromkeys(rule.vip_networks.texts)
     return tuple(found)
-
-
-def _networks_of(addresses: AddressRange) -> Iterator[str]:
-    """Those that hold the range; but for its last address, which is not given, and the one behind it, which nobody has, nothing else."""
-    kind = ipaddress.IPv4Address if addresses.family == IPV4 else ipaddress.IPv6Address
-    low, high = addresses.low, addresses.high
-    last = next((end for end in (high + 1, high, high - 1) if _is_network(low, end)), high)
-    return map(str, ipaddress.summarize_address_range(kind(low), kind(last)))
-
-
-def _is_network(low: int, last: int) -> bool:
-    size = last - low + 1
-    return size & (size - 1) == 0 and low % size == 0

@@ -14,14 +14,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.daemon.config_checks import Remark, remarks
 from pyminuteman.daemon.config_description import describe
 from pyminuteman.daemon.config_document import KEYS, read_config, scalar_keys
 from pyminuteman.daemon.config_readers import Reader
+from pyminuteman.daemon.config_secrets import check_files, file_remarks
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.plain.fields import Invalid, Place, closest, place_text, short
 from pyminuteman.plain.text import decode, key_with_line, lines_of, parse
 
-__all__ = ["DEFAULT_PATH", "describe", "load_config", "variable_name"]
+__all__ = ["DEFAULT_PATH", "all_remarks", "describe", "load_config", "variable_name"]
 
 DEFAULT_PATH: Final = Path("/etc/minuteman/config.toml")
 """Where the daemon's configuration is, unless told otherwise."""
@@ -112,7 +114,7 @@ class _Merged:
             del self.origins[old]
         self.origins[place] = (said, place)
 
-    def error(self, place: Place, reason: str, path: str) -> ConfigurationError:
+    def error(self, place: Place, reason: str, path: str | None) -> ConfigurationError:
         """What is wrong there, with who said it; the main file's when nobody did."""
         for end in range(len(place), 0, -1):
             if place[:end] in self.origins:
@@ -122,25 +124,27 @@ class _Merged:
 
 
 def load_config(
-    path: Path | str = DEFAULT_PATH, *, environment: Mapping[str, str] = _NOTHING, overrides: Mapping[str, str] = _NOTHING
+    path: Path | str | None = DEFAULT_PATH,
+    *,
+    environment: Mapping[str, str] = _NOTHING,
+    overrides: Mapping[str, str] = _NOTHING,
 ) -> DaemonConfig:
-    """The configuration, whole and checked. Blocks on the disk.
+    """The configuration, whole and checked. Blocks on the disk. What is odd in it, and yet no error, tells :func:`all_remarks`.
 
     Files named ``*.toml`` in ``conf.d`` beside the file are read after it, in the order of their names: tables are joined, ``[[source]]`` and
     ``[[policy.rule]]`` are appended, and no key is said in two files. Then come variables of the environment, such as ``MINUTEMAN_NODE_BIND``; one
     that begins with a section's name and is no key of it is an error. Then come ``overrides``.
 
     Args:
-        path: The file.
+        path: The file. None: there is none, nor ``conf.d``.
         environment: As :data:`os.environ`; only ``MINUTEMAN_SECTION_KEY`` is looked at.
         overrides: Texts by dotted key, as in ``{"node.bind": "10.0.0.1:61420"}``: options of a command line.
 
     Raises:
-        ConfigurationError: Something does not say what it must, or cannot be read.
+        ConfigurationError: Something does not say what it must, or cannot be read; or others can read a file of secrets.
     """
-    main = Path(path)
     merged = _Merged()
-    for each in (main, *_more_files(main)):
+    for each in _files(path):
         file = _File(str(each), decode(_content(each), str(each)))
         table = parse("toml", file.text, file.shown)
         if _is_deeper(table, _DEPTH_MAX):
@@ -150,9 +154,16 @@ def load_config(
     for key, text, said in (*_from_environment(environment, readers), *_from_overrides(overrides, readers)):
         merged.set_value(key, readers[key].plain(text), said)
     try:
-        return read_config(merged.document)
+        config = read_config(merged.document)
+        check_files(config)
     except Invalid as error:
-        raise merged.error(error.place, error.reason, str(main)) from None
+        raise merged.error(error.place, error.reason, None if path is None else str(path)) from None
+    return config
+
+
+def all_remarks(config: DaemonConfig) -> tuple[Remark, ...]:
+    """What is odd, and yet no error: to be logged at the start, and shown by who checks. Looks at files that are named; blocks on the disk."""
+    return (*remarks(config), *file_remarks(config))
 
 
 def variable_name(key: str) -> str:
@@ -160,17 +171,21 @@ def variable_name(key: str) -> str:
     return _PREFIX + key.replace(".", "_").upper()
 
 
-def _more_files(main: Path) -> list[Path]:
+def _files(path: Path | str | None) -> list[Path]:
+    """The file, and those beside it."""
+    if path is None:
+        return []
+    main = Path(path)
     directory = main.parent / "conf.d"
     try:
         names = [path.name for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")]
     except FileNotFoundError:
-        return []
+        return [main]
     except OSError as error:
         raise ConfigurationError(str(directory), "", error.strerror or str(error)) from error
     if len(names) > _FILES_MAX:
         raise ConfigurationError(str(directory), "", f"there are {len(names)} files; there can be {_FILES_MAX}")
-    return [directory / name for name in sorted(names)]
+    return [main, *(directory / name for name in sorted(names))]
 
 
 def _content(path: Path) -> bytes:

@@ -6,8 +6,8 @@ A reader raises :class:`~pyminuteman.plain.fields.Invalid`, which names the plac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ __all__ = [
 
 _LIST_MAX: Final = 10_000
 _PATH_MAX: Final = 4096
-_TAGS_MAX_BYTES: Final = 1024
+_TAGS_MAX_BYTES: Final = 4096  # of any configuration of membership; that of this node is looked at later
 _PORT_MAX: Final = 65535
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _TYPES: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "a table"}
@@ -56,10 +56,16 @@ class Reader:
     Attributes:
         read: From a value of TOML, and its place, to what the configuration holds.
         plain: From the text of an environment variable to a value as TOML has it; what it is not goes on as it is, to be refused.
+        schema: What it takes, as far as JSON Schema can say it.
     """
 
     read: Callable[[Any, Place], Any]
     plain: Callable[[str], object] = str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+def _titled(title: str, kind: str = "string") -> dict[str, Any]:
+    return {"type": kind, "title": title}
 
 
 def _name(place: Place) -> str:
@@ -88,7 +94,7 @@ def text(pattern: str, accepted: str, most_bytes: int | None = None) -> Reader:
             raise _invalid(place, found, accepted)
         return found
 
-    return Reader(read)
+    return Reader(read, schema={"type": "string", "title": accepted, "pattern": f"^(?:{pattern})$"})
 
 
 def word(*words: str) -> Reader:
@@ -102,7 +108,7 @@ def word(*words: str) -> Reader:
             raise Invalid(place, f"{_name(place)} {short(found)} is none of {', '.join(words)}{hint}")
         return found
 
-    return Reader(read)
+    return Reader(read, schema={"type": "string", "enum": list(words)})
 
 
 def _read_switch(value: Any, place: Place) -> bool:
@@ -111,7 +117,7 @@ def _read_switch(value: Any, place: Place) -> bool:
     return value
 
 
-switch: Final = Reader(_read_switch, lambda said: _SWITCHES.get(said.strip().lower(), said))
+switch: Final = Reader(_read_switch, lambda said: _SWITCHES.get(said.strip().lower(), said), {"type": "boolean"})
 """True or false."""
 
 
@@ -132,7 +138,7 @@ def whole(low: int, high: int) -> Reader:
             raise _invalid(place, value, f"a whole number from {low} to {high}")
         return value
 
-    return Reader(read, _number)
+    return Reader(read, _number, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def decimal(low: float, high: float) -> Reader:
@@ -143,7 +149,7 @@ def decimal(low: float, high: float) -> Reader:
             raise _invalid(place, value, f"a number from {low:g} to {high:.15g}")
         return float(value)
 
-    return Reader(read, _number)
+    return Reader(read, _number, {"type": "number", "minimum": low, "maximum": high})
 
 
 def path(*, optional: bool = False) -> Reader:
@@ -157,7 +163,8 @@ def path(*, optional: bool = False) -> Reader:
             raise _invalid(place, found, "an absolute path" + (", or empty" if optional else ""))
         return Path(found)
 
-    return Reader(read)
+    title = "an absolute path" + (", or empty" if optional else "")
+    return Reader(read, schema={"type": "string", "title": title, "pattern": "^(?:/.*)?$" if optional else "^/"})
 
 
 def endpoint(port: int, *, optional: bool = False) -> Reader:
@@ -172,7 +179,7 @@ def endpoint(port: int, *, optional: bool = False) -> Reader:
         except ValueError:
             raise _invalid(place, found, f"ADDRESS:PORT, such as 10.0.0.1:{port} or [fd00::1]:{port}") from None
 
-    return Reader(read)
+    return Reader(read, schema=_titled("ADDRESS:PORT" + (", or empty" if optional else "")))
 
 
 def _read_address(value: Any, place: Place) -> str:
@@ -183,7 +190,7 @@ def _read_address(value: Any, place: Place) -> str:
         raise _invalid(place, found, "an IP address") from None
 
 
-address: Final = Reader(_read_address)
+address: Final = Reader(_read_address, schema=_titled("an IP address"))
 """An IP address; comes out canonical."""
 
 
@@ -196,7 +203,7 @@ def _read_network(value: Any, place: Place) -> str:
     return found
 
 
-network: Final = Reader(_read_network)
+network: Final = Reader(_read_network, schema=_titled("a network"))
 """A network, or one address."""
 
 
@@ -220,7 +227,7 @@ def address_range(family: int) -> Reader:
             raise _invalid(place, found, "LOW-HIGH, two addresses of its family, the lower one first, or empty")
         return made
 
-    return Reader(read)
+    return Reader(read, schema=_titled("LOW-HIGH, or empty"))
 
 
 def _read_url(value: Any, place: Place) -> str:
@@ -235,7 +242,7 @@ def _read_url(value: Any, place: Place) -> str:
     return found
 
 
-url: Final = Reader(_read_url)
+url: Final = Reader(_read_url, schema=_titled("a URL"))
 """Of http or https."""
 
 
@@ -247,7 +254,7 @@ def _read_host_name(value: Any, place: Place) -> str:
     return lower
 
 
-host_name: Final = Reader(_read_host_name)
+host_name: Final = Reader(_read_host_name, schema=_titled("a DNS name"))
 """A DNS name without a dot at its end; comes out in lower case."""
 
 
@@ -261,7 +268,16 @@ def _read_port_range(value: Any, place: Place) -> tuple[int, int]:
     raise _invalid(place, found, f'a port or a range of them (1 to {_PORT_MAX}), such as "80" or "8000-8999"')
 
 
-port_range: Final = Reader(_read_port_range)
+port_range: Final = Reader(
+    _read_port_range,
+    schema={
+        "title": "a port, or FROM-TO",
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": _PORT_MAX},
+            {"type": "string", "pattern": "^[0-9]{1,5}(?:-[0-9]{1,5})?$"},
+        ],
+    },
+)
 """``80`` or ``8000-8999``."""
 
 
@@ -280,7 +296,9 @@ def _plain_tags(said: str) -> object:
     return {name: tag for name, _, tag in pairs} if all(equals for _, equals, _ in pairs) else said
 
 
-tags: Final = Reader(_read_tags, _plain_tags)
+tags: Final = Reader(
+    _read_tags, _plain_tags, _titled("a table of strings", "object") | {"additionalProperties": {"type": "string"}}
+)
 """A table of strings; outside of files ``NAME=VALUE,NAME=VALUE``."""
 
 
@@ -299,7 +317,7 @@ def _read_check(value: Any, place: Place) -> str:
     return found
 
 
-check_text: Final = Reader(_read_check)
+check_text: Final = Reader(_read_check, schema=_titled("tcp, http:/PATH, exec:/PROGRAM, or empty"))
 """How backends are checked."""
 
 
@@ -312,4 +330,7 @@ def many(reader: Reader) -> Reader:
             raise Invalid(place, f"{_name(place)} has {len(rows)} elements; it has at most {_LIST_MAX}")
         return tuple(reader.read(row, (*place, index)) for index, row in enumerate(rows))
 
-    return Reader(read, lambda said: [reader.plain(part.strip()) for part in said.split(",") if part.strip()])
+    def plain(said: str) -> object:
+        return [reader.plain(part.strip()) for part in said.split(",") if part.strip()]
+
+    return Reader(read, plain, {"type": "array", "items": reader.schema, "maxItems": _LIST_MAX})

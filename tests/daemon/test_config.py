@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 import tomllib
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -18,11 +21,24 @@ from hypothesis import strategies as st
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.cli.root import root
-from pyminuteman.daemon.config import DaemonConfig, HealthConfig, NodeConfig, SourceConfig, restart_needed
+from pyminuteman.daemon.api.options import METRICS_LABELS as API_METRICS_LABELS
+from pyminuteman.daemon.config import (
+    METRICS_LABELS,
+    Change,
+    DaemonConfig,
+    HealthConfig,
+    NodeConfig,
+    SourceConfig,
+    changed,
+    restart_needed,
+    takes_restart,
+)
+from pyminuteman.daemon.config_checks import remarks
 from pyminuteman.daemon.config_document import KEYS, read_config, scalar_keys
-from pyminuteman.daemon.config_file import describe, load_config, variable_name
+from pyminuteman.daemon.config_file import all_remarks, describe, load_config, variable_name
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.kv.store import StoreLimits
+from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.plain.fields import Invalid
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
@@ -90,7 +106,8 @@ def test_every_field_has_a_key_and_every_key_is_in_the_full_example():
                 named |= {f"{section.name}.{field.name}.{one.name}" for one in fields(inner)}
             else:
                 named.add(f"{section.name}.{field.name}")
-    named -= {"store.limits.lease_seconds"}
+    named -= {"store.limits.lease_seconds", "node.membership_overrides"}
+    named |= {f"membership.{field.name}" for field in fields(MembershipConfig)}
     named |= {f"source.{field.name}" for field in fields(SourceConfig)} - {"source.health"}
     named |= {f"source.health.{field.name}" for field in fields(HealthConfig)} - {"source.health.concurrency"}
     named |= {f"policy.{field.name}" for field in fields(Policy)} - {"policy.rules"}
@@ -107,7 +124,64 @@ def test_the_reference_has_every_key_and_no_other():
             section = header[1]
         elif row := re.match(r"\| `([a-z0-9_]+)` \|", line):
             said.add(f"{section}.{row[1]}")
+            cells = re.split(r"(?<!\\)\|", line)
+            assert len(cells) == 7, line
+            assert all(cell.strip() for cell in cells[1:6]), line
+            assert (cells[4].strip() == "restart") == takes_restart(f"{section}.{row[1]}")
     assert said == ALL_KEYS
+
+
+def test_what_is_written_of_it_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tools/config_reference.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_key_of_the_full_example_has_its_comment():
+    commented: set[str] = set()
+    section, before = "", ""
+    for line in (REPOSITORY / "examples/config/full.toml").read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif before.startswith("# ") and " = " in line:
+            commented.add(f"{section}.{line.partition(' = ')[0]}")
+        before = line
+    assert commented == ALL_KEYS
+
+
+SCHEMA = jsonschema_rs.validator_for(json.loads((REPOSITORY / "pyminuteman/daemon/config.schema.json").read_text()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_as_the_schema_says(path: Path):
+    SCHEMA.validate(tomllib.loads(path.read_text()))
+    SCHEMA.validate(describe(load_config(path)))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"nod": {}},
+        {"node": {"profile": "wlan"}},
+        {"node": {"tags": {"a": 1}}},
+        {"node": {"name": "x" * 65}},
+        {"node": {"state_directory": "here"}},
+        {"membership": {"active_view_size": "7"}},
+        {"source": [{"name": "a"}]},
+        {"source": [{"name": "a", "place": "push:", "health": {"concurrency": 3}}]},
+        {"policy": {"rule": [{"ports": [0]}]}},
+        {"policy": {"rule": [{"ports": ["x"]}]}},
+        {"ipvs": {"max_loss_percent": 101}},
+        {"store": {"limits": {"lease_seconds": 3}}},
+        {"host": {"setup": "yes"}},
+    ],
+    ids=str,
+)
+def test_what_the_schema_refuses_is_refused(document: dict[str, Any]):
+    assert not SCHEMA.is_valid(document)
+    with pytest.raises(Invalid):
+        read_config({"cluster": {"insecure": True}} | document)
 
 
 def test_defaults_of_a_file_are_those_of_the_objects(file):
@@ -115,19 +189,6 @@ def test_defaults_of_a_file_are_those_of_the_objects(file):
     plain = replace(config, ipvs=replace(config.ipvs, managed=()), cluster=replace(config.cluster, key_file=None))
     assert plain == DaemonConfig()
     assert config.ipvs.managed == ("11.0.0.0/8", "fd01:c::/64")
-
-
-def test_the_reference_has_the_defaults():
-    text = (REPOSITORY / "docs/reference/configuration.md").read_text()
-    plain = describe(DaemonConfig())
-    for key in ("zone", "ipv4_range", "ipv6_range"):
-        assert f"| `{key}` | `{json.dumps(plain['names'][key])}` |" in text
-    for section in ("health", "host", "ipvs", "log", "names", "api", "node", "cluster"):
-        for key, value in plain[section].items():
-            if key in {"managed", "metrics_labels", "tags", "name"}:
-                continue
-            shown = {"60.0": "60", "50.0": "50", "0.0": "0", "2.0": "2", "1.0": "1"}.get(json.dumps(value), json.dumps(value))
-            assert f"| `{key}` | `{shown}` |" in text, (section, key)
 
 
 # -- what is said counts -------------------------------------------------------------------------------------------------
@@ -222,6 +283,30 @@ def test_no_secret_is_described(file):
     plain = describe(load_config(path))
     assert "hunter2" not in json.dumps(plain)
     assert plain["source"][0]["place"] == "https://***@example.org/x?***#interval=3"
+    whole = describe(load_config(path), secrets=True)
+    assert whole["source"][0]["place"] == "https://joe:hunter2@example.org/x?token=hunter2#interval=3"
+    assert whole["store"]["etcd"]["endpoints"] == ["http://joe:hunter2@10.0.0.1:2379"]
+
+
+def test_constants_of_membership_are_the_profiles_but_for_those_that_are_said(file):
+    config = load_config(
+        file(KEYED + '[node]\nprofile = "wan"\n[membership]\ndown_after_seconds = 9\nheartbeat_interval_seconds = 0.5\n'),
+        environment={"MINUTEMAN_MEMBERSHIP_MEMBERS_MAX": "77"},
+    )
+    assert config.node.membership == replace(MembershipConfig.wan(), down_after_seconds=9.0, members_max=77)
+    assert config.node.membership_overrides == (("down_after_seconds", 9.0), ("members_max", 77))
+    assert describe(config)["membership"]["timeout_max_seconds"] == MembershipConfig.wan().timeout_max_seconds
+
+
+def test_without_a_file_the_environment_and_options_say_it_all():
+    config = load_config(None, environment={"MINUTEMAN_CLUSTER_INSECURE": "yes"}, overrides={"node.name": "a"})
+    assert (config.node.name, config.cluster.insecure) == ("a", True)
+    error = refused(None)
+    assert (error.path, error.key) == (None, "node.bind")
+
+
+def test_the_labels_are_those_of_the_api():
+    assert METRICS_LABELS == API_METRICS_LABELS
 
 
 # -- what is wrong is told -----------------------------------------------------------------------------------------------
@@ -249,6 +334,31 @@ WRONG = {
     '[[source]]\nname = "a"\nplace = "push:"\n[source.health]\nfall = 0': ("line 5 (source[0].health.fall)", "from 1 to 100"),
     '[node]\nbind = "somewhere"': ("line 2 (node.bind)", "ADDRESS:PORT"),
     '[node]\nadvertise = "[fd00::1]:1"': ("line 2 (node.advertise)", "another address family"),
+    '[node]\nadvertise = "0.0.0.0:1"': ("line 2 (node.advertise)", "nowhere that others could reach"),
+    '[node]\nadvertise = "10.0.0.1:0"': ("line 2 (node.advertise)", "nowhere that others could reach"),
+    '[node]\ntags = { a = "' + "b" * 1100 + '" }': ("line 2 (node.tags)", "at most 1024 are allowed"),
+    "[membership]\nactive_view_size = 0": ("line 2 (membership.active_view_size)", "0 is not from 1 to 32"),
+    "[membership]\nactive_view_size = 1.5": ("line 2 (membership.active_view_size)", "a whole number"),
+    "[membership]\nactive_veiw_size = 7": ("line 2 (membership.active_veiw_size)", "did you mean 'active_view_size'"),
+    "[membership]\ntimeout_min_seconds = 9": ("line 2 (membership.timeout_min_seconds)", "is above timeout_max_seconds"),
+    '[[source]]\nname = "a"\nplace = "push:"\n[api]\nsocket = ""': (
+        "line 3 (source[0].place)",
+        "neither api.socket nor api.tcp",
+    ),
+    '[api]\ntcp = "0.0.0.0:61420"\ntoken_file = "/t"\ncert = "/c"\nkey = "/k"': (
+        "line 2 (api.tcp)",
+        "node.bind is 0.0.0.0:61420",
+    ),
+    '[names]\ndns_bind = "127.0.0.1:53"\n[node]\nbind = "127.0.0.1:53"': ("line 2 (names.dns_bind)", "is taken"),
+    '[names]\nipv4_range = "10.0.0.1-10.0.0.9"\n[node]\naddresses = ["10.0.0.5"]': (
+        "line 2 (names.ipv4_range)",
+        "10.0.0.5, which",
+    ),
+    '[node]\nbind = "10.0.0.5"\n[[policy.rule]]\nvip_networks = ["198.18.0.0/16", "10.0.0.0/8"]': (
+        "line 4 (policy.rule[0].vip_networks[1])",
+        "10.0.0.5, which is an address of this node",
+    ),
+    '[ipvs]\nmanaged = ["11.0.0.0/8"]\nexclude = ["10.0.0.0/7"]': ("line 3 (ipvs.exclude)", "no service could be ours"),
     '[node]\naddresses = ["10.0.0.1", "x"]': ("line 2 (node.addresses[1])", "not an IP address"),
     '[node]\nname = "' + "é" * 40 + '"': ("line 2 (node.name)", "up to 64 bytes"),
     '[node]\nprofile = "wlan"': ("line 2 (node.profile)", "none of lan, wan, local; did you mean 'wan'"),
@@ -376,6 +486,108 @@ def test_what_there_is_too_much_of_is_refused(file, tmp_path: Path):
     assert "there are 1001 files" in refused(main).reason
 
 
+def test_files_of_secrets_that_others_can_read_are_refused(file, tmp_path: Path):
+    secret = tmp_path / "secret"
+    for text, key, good in (
+        (f'[cluster]\nkey_file = "{secret}"', "line 2 (cluster.key_file)", 0o600),
+        (KEYED + f'[api]\ntcp = "127.0.0.1:1"\ntoken_file = "{secret}"', "line 5 (api.token_file)", 0o600),
+        (KEYED + f'[api]\ncert = "/c"\nkey = "{secret}"', "line 5 (api.key)", 0o640),
+        (
+            KEYED + f'[store]\nengine = "etcd"\netcd = {{ endpoints = ["http://e:1"], token_file = "{secret}" }}',
+            "line 5",
+            0o640,
+        ),
+    ):
+        path = file(text)
+        load_config(path)  # it is not there: that is a remark
+        assert any(str(secret) in remark.text for remark in all_remarks(load_config(path)))
+        secret.write_text("x")
+        secret.chmod(good)
+        load_config(path)
+        assert not any(str(secret) in remark.text for remark in all_remarks(load_config(path)))
+        for mode in (0o644, 0o660, 0o602, *((0o640,) if good == 0o600 else ())):
+            secret.chmod(mode)
+            error = refused(path)
+            assert (error.path, error.key.startswith(key)) == (str(path), True), error
+            assert f"chmod {good:o} {secret}" in error.reason
+        secret.unlink()
+        secret.mkdir()
+        assert "is no file" in refused(path).reason
+        secret.rmdir()
+
+
+def test_a_link_to_a_key_file_is_refused_and_one_to_a_key_of_tls_is_not(file, tmp_path: Path):
+    (tmp_path / "real").write_text("x")
+    (tmp_path / "real").chmod(0o600)
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    assert "symbolic link" in refused(file(f'[cluster]\nkey_file = "{link}"')).reason
+    load_config(file(KEYED + f'[api]\ncert = "/c"\nkey = "{link}"'))
+
+
+def test_the_hosts_network_may_be_within_that_of_vips_where_it_is_denied(file):
+    text = (
+        KEYED
+        + '[node]\nbind = "10.0.0.5"\n[policy]\ndenied = ["10.0.0.0/24"]\n[[policy.rule]]\nvip_networks = ["10.0.0.0/8"]\n'
+    )
+    assert load_config(file(text)).policy.rules[0].vip_networks == Networks("10.0.0.0/8")
+
+
+# -- what is odd is told -------------------------------------------------------------------------------------------------
+
+FILES = '[[source]]\nname = "files"\nplace = "file:/x"\n'
+ODD = {
+    FILES: [],
+    FILES + '[api]\ntoken_file = "/t"': ["api.tcp: it is not there, so token_file"],
+    "[log]": ["source: there is none"],
+    FILES + '[api]\nsocket = ""': ["api.socket: with neither socket nor tcp"],
+    FILES + '[node]\nprofile = "local"': ["node.profile: "],
+    FILES + '[node]\nprofile = "local"\nbind = "127.0.0.1"': [],
+    '[[source]]\nname = "a"\nplace = "https://joe:x@e.org/"': ["source[0].place: a password"],
+    FILES + '[ipvs]\nmanaged = ["11.0.0.0/9", "11.128.0.0/9", "fd01:c::/64"]': [],
+    FILES + '[ipvs]\nmanaged = ["11.0.0.0/9", "fd01:c::/64"]': ["ipvs.managed: it does not hold all of names.ipv4_range"],
+    FILES + '[ipvs]\nexclude = ["11.0.0.0/24"]': ["ipvs.exclude: it holds addresses of names.ipv4_range"],
+    FILES + '[ipvs]\nadopt = "everything"': ["ipvs.adopt: "],
+    FILES + '[node]\nbind = "10.0.0.5"\n[ipvs]\nmanaged = ["10.0.0.0/8", "11.0.0.0/8", "fd01:c::/64"]': [
+        "ipvs.managed: it holds 10.0.0.5"
+    ],
+    FILES + '[node]\nbind = "10.0.0.5"\n[ipvs]\nmanaged = ["10.0.0.0/7", "fd01:c::/64"]\nexclude = ["10.0.0.0/24"]': [],
+    FILES + '[[policy.rule]]\nvip_networks = ["198.18.0.0/16"]\n[ipvs]\nmanaged = ["11.0.0.0/8", "fd01:c::/64"]': [
+        "policy.rule[0].vip_networks: 198.18.0.0/16 is not within"
+    ],
+    FILES + '[[policy.rule]]\nvip_networks = ["11.9.0.0/16"]': ["policy.rule[0].vip_networks: it meets names.ipv4_range"],
+    FILES + '[[policy.rule]]\n[[policy.rule]]\nsource = "files"': ["policy.rule[1]: it never counts: rule[0]"],
+    FILES + '[[policy.rule]]\nprincipal = "x"\n[[policy.rule]]\nsource = "files"': [],
+    FILES + '[[policy.rule]]\nsource = "flies"': [
+        "policy.rule[0].source: no source here is named 'flies'; did you mean 'files'?"
+    ],
+    FILES + '[[policy.rule]]\nsource = "mesos"': [],
+    FILES + '[host]\nsetup = false\ndevice = "x"\nannounce = "route"': [
+        "host.setup: it is false, so device and announce are idle"
+    ],
+    FILES + '[host]\nsetup = false\ndevice = "x"': ["host.setup: it is false, so device is idle"],
+    FILES + "[host]\nsetup = false": [],
+    FILES + "[host]\nsysctls = false": ["host.sysctls: connections are masqueraded only where"],
+    FILES + '[host]\nsysctls = false\nmasquerade = "none"\nannounce = "none"\nguard = false\nportmap_bypass = false': [
+        "host.setup: nothing is left"
+    ],
+    FILES + '[host]\nmasquerade = "none"\nannounce = "none"': [],
+    FILES + '[names]\nipv6_range = ""': [],
+}
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_is_odd_is_told_and_no_error(file, text: str):
+    found = [str(remark) for remark in remarks(load_config(file(f"{text}\n{KEYED}")))]
+    assert len(found) == len(ODD[text]), found
+    assert all(one.startswith(expected) for one, expected in zip(found, ODD[text], strict=True)), found
+
+
+def test_a_cluster_without_a_key_is_told():
+    config = load_config(None, overrides={"cluster.insecure": "true"})
+    assert "cluster.insecure" in {remark.key for remark in remarks(config)}
+
+
 # -- anything at all -----------------------------------------------------------------------------------------------------
 
 WORDS = st.sampled_from(
@@ -420,6 +632,9 @@ def test_any_document_is_read_or_refused_with_a_place(document: dict[str, Any]):
         config = read_config({"cluster": {"insecure": True}, **document})
         assert read_config(describe(config) | {"source": []}) == replace(config, sources=())
         json.dumps(describe(config))
+        assert all(remark.text for remark in remarks(config))
+        assert changed(config, config) == ()
+        assert SCHEMA.is_valid(document), "the schema refuses nothing that is taken"
 
 
 @given(SECTIONS, st.text(max_size=300))
@@ -454,6 +669,31 @@ def test_what_takes_a_restart_is_told_and_nothing_else():
         log=replace(old.log, level="debug"),
     )
     assert restart_needed(old, new) == ("node.bind", "node.profile", "health.concurrency", "api.group")
+    assert [change.key for change in changed(old, new) if not change.restart] == [
+        *("source.a", "policy.rule", "ipvs.drain_seconds", "health.rise", "api.hosts", "log.level"),
+    ]
+
+
+def test_changes_are_told_key_by_key():
+    old = DaemonConfig(
+        sources=(SourceConfig(name="a", place="push:"), SourceConfig(name="b", place="push:")),
+        node=NodeConfig(membership_overrides=(("members_max", 9),)),
+    )
+    new = replace(
+        old,
+        sources=(SourceConfig(name="c", place="push:"), old.sources[1], replace(old.sources[0], publish="own")),
+        node=replace(old.node, membership_overrides=(("local_health_max", 4), ("members_max", 8))),
+        store=replace(old.store, lease_seconds=9.0, limits=replace(old.store.limits, own_keys_max=5)),
+    )
+    assert changed(old, new) == (
+        Change("membership.members_max", restart=True),
+        Change("membership.local_health_max", restart=True),
+        Change("store.limits.own_keys_max", restart=True),
+        Change("store.lease_seconds", restart=True),
+        Change("source.a", restart=False),
+        Change("source.c", restart=False),
+    )
+    assert changed(old, replace(old, sources=old.sources[::-1])) == ()
 
 
 # -- check-config --------------------------------------------------------------------------------------------------------
@@ -466,7 +706,20 @@ def test_check_config_says_that_all_is_well_or_what_is_not(file):
     assert "all is well" in result.stdout
     assert "node other" in result.stdout
     result = CliRunner().invoke(root, ["check-config", "--config", str(path), "-o", "json"])
-    assert json.loads(result.stdout) == {"version": 1, "config": describe(load_config(path))}
+    shown = json.loads(result.stdout)
+    assert (shown["version"], shown["config"]) == (1, describe(load_config(path)))
+    assert {
+        "key": "cluster.key_file",
+        "text": "/etc/minuteman/cluster.key cannot be looked at: No such file or directory",
+    } in shown["remarks"]
+    result = CliRunner().invoke(
+        root, ["check-config", "--config", str(path), "--set", "node.name=third"], env={"MINUTEMAN_NODE_NAME": "other"}
+    )
+    assert "node third" in result.stdout
+    assert f"{path}: cluster.key_file: /etc/minuteman/cluster.key cannot be looked at" in result.stderr
+    assert CliRunner().invoke(root, ["check-config", "--set", "nonsense"]).exit_code == 2
+    result = CliRunner().invoke(root, ["check-config", "--config", str(path), "--set", "node.nmae=x"])
+    assert (result.exit_code, "did you mean 'node.name'" in result.stderr) == (78, True)
     wrong = file('[node]\nnmae = "x"\n')
     result = CliRunner().invoke(root, ["check-config", "--config", str(wrong)])
     assert result.exit_code == 78
