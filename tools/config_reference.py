@@ -194,12 +194,8 @@ def kind_text(schema: Mapping[str, Any]) -> str:
         case {"type": "boolean"}:
             return "`true` or `false`"
         case {"type": kind, "minimum": low, "maximum": high}:
-            name = "a whole number" if kind == "integer" else "a number"
-            return name if high > _LARGEST_SHOWN else f"{name}, {low:,} to {high:,}"
+            return f"{'a whole number' if kind == 'integer' else 'a number'}, {low:,} to {high:,}"
     raise AssertionError(schema)
-
-
-_LARGEST_SHOWN: Final = 31_536_000  # a year; what is beyond is bounded by the object that it is for, and its text says how
 
 
 def default_text(key: str, known: Mapping[str, Any]) -> str:

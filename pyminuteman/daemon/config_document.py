@@ -49,8 +49,9 @@ from pyminuteman.daemon.config_readers import (
     word,
 )
 from pyminuteman.errors import ConfigurationError
+from pyminuteman.kv.store import RANGES as LIMITS
 from pyminuteman.kv.store import StoreLimits
-from pyminuteman.membership.config import MembershipConfig
+from pyminuteman.membership.config import RANGES, MembershipConfig
 from pyminuteman.plain.fields import Invalid, Place, as_table, get
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
@@ -62,6 +63,13 @@ _DAY: Final = 86_400
 _YEAR: Final = 31_536_000
 _SOURCES_MAX: Final = 1000
 _RULES_MAX: Final = 10_000
+
+_CONSTANTS: Final = {name: (low, high) for name, low, high in RANGES}
+
+
+def _number(default: object, low: float, high: float) -> Reader:
+    return whole(int(low), int(high)) if isinstance(default, int) else decimal(low, high)
+
 
 _HEALTH: Final[Mapping[str, Reader]] = {
     "check": check_text,
@@ -82,8 +90,7 @@ KEYS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "realtime": switch,
     },
     "membership": {
-        field.name: whole(0, 1 << 40) if isinstance(field.default, int) else decimal(0, _YEAR)
-        for field in fields(MembershipConfig)
+        field.name: _number(field.default, *_CONSTANTS.get(field.name, (0, _YEAR))) for field in fields(MembershipConfig)
     },
     "cluster": {
         "name": text(r".{1,64}", "1 to 64 bytes of printable text", most_bytes=64),
@@ -101,7 +108,7 @@ KEYS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "token_file": path(optional=True),
     },
     "store.limits": {
-        field.name: whole(0, 1 << 31) if isinstance(field.default, int) else decimal(0, _YEAR)
+        field.name: _number(field.default, *LIMITS[field.name])
         for field in fields(StoreLimits)
         if field.name != "lease_seconds"  # that is store.lease_seconds
     },
@@ -261,10 +268,7 @@ def _store(top: Mapping[str, Any]) -> StoreConfig:
     limits = table.get("limits")
     if isinstance(limits, dict) and "lease_seconds" in limits:
         raise Invalid((*place, "lease_seconds"), "lease_seconds is said in [store] itself")
-    try:
-        made = StoreLimits(**_values(_table(table, place, "store.limits"), place, "store.limits"))
-    except ConfigurationError as error:
-        raise Invalid((*place, error.key), f"{error.key} {error.reason}") from None
+    made = StoreLimits(**_values(_table(table, place, "store.limits"), place, "store.limits"))
     etcd = EtcdConfig(**_values(_table(table, ("store", "etcd"), "store.etcd"), ("store", "etcd"), "store.etcd"))
     return StoreConfig(**_values(table, ("store",), "store"), etcd=etcd, limits=made)
 

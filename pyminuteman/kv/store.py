@@ -24,7 +24,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.kv.operations import Operation, SharedKey, SharedValue
 
-__all__ = ["Changes", "Entry", "Store", "StoreLimits"]
+__all__ = ["RANGES", "Changes", "Entry", "Store", "StoreLimits"]
 
 
 class Entry(NamedTuple):
@@ -79,12 +79,12 @@ class StoreLimits:
     def __post_init__(self) -> None:
         """Validate."""
         for field in fields(self):
-            value, (low, high) = getattr(self, field.name), _RANGES[field.name]
+            value, (low, high) = getattr(self, field.name), RANGES[field.name]
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ConfigurationError(None, field.name, f"{value!r} is not from {low:,} to {high:,}")
 
 
-_RANGES: Final[dict[str, tuple[int, int]]] = {
+RANGES: Final[dict[str, tuple[int, int]]] = {
     "value_max_bytes": (1, 65_536),
     "own_keys_max": (1, 1_000_000),
     "entries_max": (1, 10_000_000),
@@ -94,6 +94,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "tombstone_seconds": (60, 31_536_000),
     "watch_keys_max": (1, 1_000_000),
 }
+"""What each limit may be, from and to."""
 
 
 class Store(Protocol):

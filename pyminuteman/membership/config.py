@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from pyminuteman.errors import ConfigurationError
 
-__all__ = ["MembershipConfig"]
+__all__ = ["RANGES", "MembershipConfig"]
 
 _PROFILES: Final = ("lan", "wan", "local")
 
@@ -133,7 +133,7 @@ class MembershipConfig:
     would lock its owner out for ever."""
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
+        for name, low, high in RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigurationError(None, name, f"{value!r} is not from {low:g} to {high:g}")
@@ -188,7 +188,7 @@ class MembershipConfig:
         return made
 
 
-_RANGES: Final = (
+RANGES: Final = (
     ("active_view_size", 1, 32),
     ("passive_view_size", 1, 1000),
     ("active_random_walk_length", 1, 32),
@@ -214,6 +214,7 @@ _RANGES: Final = (
     ("payload_max_bytes", 1, 8 * 1024 * 1024),
     ("tags_max_bytes", 0, 4096),
 )
+"""What fields may be, from and to; other times are zero or more."""
 _ORDERED: Final = (
     ("active_view_size", "passive_view_size"),
     ("passive_random_walk_length", "active_random_walk_length"),

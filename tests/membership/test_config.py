@@ -59,7 +59,7 @@ def test_the_text_says_what_is_accepted() -> None:
 
 
 def test_every_field_that_is_no_time_has_a_range() -> None:
-    from pyminuteman.membership.config import _RANGES  # noqa: PLC0415 - of no use to anybody else
+    from pyminuteman.membership.config import RANGES  # noqa: PLC0415 - of no use to the other tests
 
-    ranged = {name for name, _, _ in _RANGES}
+    ranged = {name for name, _, _ in RANGES}
     assert {field.name for field in fields(MembershipConfig) if not field.name.endswith("_seconds")} <= ranged
