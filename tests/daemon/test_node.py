@@ -123,7 +123,7 @@ async def test_what_one_node_says_is_in_every_kernel_and_goes_when_it_says_no_mo
         await until(lambda: all(host.weights() == {"10.0.0.2:8080": 3} for host in hosts))
         hosts[1].source.push([])
         await until(lambda: all(host.weights() == {} and not host.kernel.services for host in hosts))
-        assert all(not Ledger(tmp_path / f"{number}" / "ledger.json").keys for number in (1, 2, 3))
+        await until(lambda: all(not Ledger(tmp_path / f"{number}" / "ledger.json").keys for number in (1, 2, 3)))
 
 
 @pytest.mark.trio

@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pytest
 import trio
 import trio.lowlevel
 
@@ -20,6 +19,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.kv.etcd import EtcdStore, open_etcd_store
 from pyminuteman.testing.etcd_server import EtcdCluster
 from tests.support.etcd import PATIENCE, QUICK, REASON
+from tests.support.tools import missing
 
 __all__ = ["EtcdNodes", "etcd_nodes"]
 
@@ -30,7 +30,7 @@ _prefixes = count()
 def lasting_etcd() -> EtcdCluster:
     """One for the whole test run, started when it is first asked for; no test may hurt it."""
     if REASON is not None:
-        pytest.skip(REASON)
+        missing(REASON)
     stack = ExitStack()
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pmm-etcd-"))
     cluster = stack.enter_context(EtcdCluster(Path(directory)))

@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from pyminuteman.testing.uml_init import FILES
+from pyminuteman.testing.guest_init import FILES
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
