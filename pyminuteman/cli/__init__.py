@@ -15,6 +15,15 @@ __all__ = ["GROUPS", "main", "version_text"]
 
 GROUPS: Final = {
     "run": ("pyminuteman.cli.run", "The daemon: be a node, balance VIPs on this host, tell the others of its own."),
+    "status": ("pyminuteman.cli.status", "How the daemon is: its problems, sources, members, kernel, and what is held back."),
+    "backends": ("pyminuteman.cli.backends", "The backends of VIPs, and why one is out."),
+    "drain": ("pyminuteman.cli.marking", "No new connections for a node or a backend, on all nodes."),
+    "undrain": ("pyminuteman.cli.marking", "Take a drain back."),
+    "weight": ("pyminuteman.cli.marking", "Give a backend another weight than its source does."),
+    "confirm": ("pyminuteman.cli.orders", "Have the daemon do what it holds back."),
+    "reload": ("pyminuteman.cli.orders", "Have the daemon read its configuration again."),
+    "watch": ("pyminuteman.cli.watch", "What happens, as it happens."),
+    "dump": ("pyminuteman.cli.dump", "All that a diagnosis needs, in one archive."),
     "ipvs": ("pyminuteman.cli.ipvs", "The kernel's IPVS table: list, plan, apply, drain, watch."),
     "vips": ("pyminuteman.cli.vips", "VIPs from files and other sources: show them, keep the kernel equal to them."),
     "members": ("pyminuteman.cli.members", "Membership of a cluster: run a node, see the others come and go."),

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from pyminuteman.addresses import Endpoint
+from pyminuteman.cli.members_list import list_command
 from pyminuteman.cli.options import output
 
 __all__ = ["group", "run_command"]
@@ -73,6 +74,9 @@ class TagType(click.ParamType[tuple[str, str]]):
 @click.group()
 def group() -> None:
     """Membership: who is alive, known everywhere in under half a second."""
+
+
+group.add_command(list_command)
 
 
 @group.command("run", epilog=_HELP)

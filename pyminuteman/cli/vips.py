@@ -13,6 +13,7 @@ from pyminuteman.cli.root import LazyGroup
 __all__ = ["VERBS", "group"]
 
 VERBS: Final = {
+    "list": ("pyminuteman.cli.vips_list", "The VIPs that the daemon balances."),
     "show": ("pyminuteman.cli.vips_show", "The VIPs that sources want, and what they come to."),
     "apply": ("pyminuteman.cli.vips_apply", "Make the kernel's table equal to them; with --watch, keep it so."),
 }
@@ -23,5 +24,5 @@ VERBS: Final = {
 @click.option("--netns", metavar="PATH", help="The table of this network namespace (/run/netns/blue); takes CAP_SYS_ADMIN.")
 @pass_application
 def group(application: Application, *, netns: str | None) -> None:
-    """VIPs of one machine, from files and other sources."""
+    """VIPs: those that the daemon has, and those of one machine without it."""
     application.netns = netns
