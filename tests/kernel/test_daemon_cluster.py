@@ -111,6 +111,14 @@ def everybody(daemons: list[Daemon]) -> dict[str, int]:
     return {f"{daemon.address}:{8000 + daemon.number}": 1 for daemon in daemons}
 
 
+def minuteman(daemon: Daemon, *words: str) -> str:
+    """What an operator's verb prints, asked of that node."""
+    command = [sys.executable, "-m", "pyminuteman", *words, "--socket", str(daemon.socket)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class Backend(threading.Thread):
     """An HTTP server in a node's namespace: the socket is made there, and serves from anywhere."""
 
@@ -172,16 +180,16 @@ def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> N
     assert {get(one) for _ in range(6)} == {"n0", "n1", "n2"}
 
     # An operator drains a node from another one, and all obey.
-    with DaemonClient(two.socket) as client:
-        client.post("/v1/drain", {"node": "n2", "reason": "disk"})
+    minuteman(two, "drain", "node", "n2", "--reason", "disk", "--yes")
     key = f"{three.address}:8002"
     for daemon in daemons:
         until(lambda daemon=daemon: daemon.rows()[key] == 0, f"n{daemon.number} obeys")
     assert {get(one) for _ in range(6)} == {"n0", "n1"}
     row = next(row for vip in one.ask("/v1/backends")["vips"] for row in vip["backends"] if row["port"] == 8002)
     assert (row["drain"]["reason"], row["effective_weight"]) == ("disk", 0)
-    with DaemonClient(one.socket) as client:
-        client.post("/v1/undrain", {"node": "n2"})
+    assert "disk" in minuteman(one, "backends", "--out")
+    assert json.loads(minuteman(one, "status", "-o", "json"))["members"]["alive"] == SIZE
+    minuteman(one, "undrain", "node", "n2", "--yes")
     until(lambda: one.rows() == everybody(daemons) == two.rows(), "the drain is undone")
 
     # A panic: its link goes, then its process.
