@@ -27,6 +27,7 @@ from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VI
 from pyminuteman.vips.policy import place_of
 
 __all__ = [
+    "ENTRY_MAX_BYTES",
     "FAULTS_KEPT",
     "PREFIX",
     "ClaimTable",
@@ -42,11 +43,14 @@ __all__ = [
 PREFIX: Final = "vip/"
 FAULTS_KEPT: Final = 100
 """Entries that cannot be read and are named; beyond, they are only counted."""
+ENTRY_MAX_BYTES: Final = 4096
+"""Largest entry that is read, however much the store lets others say: more than twice the longest that :func:`encode` makes."""
 _ID_DIGITS: Final = 16
 _HEAD_FIELDS: Final = 7
 _SETTINGS_FIELDS: Final = 6
 _BACKEND_FIELDS: Final = 4
 _ORDER_MAX: Final = 1 << 32
+_SOURCE_MAX_BYTES: Final = 255
 _DEFAULTS: Final = VIPSettings()
 
 
@@ -143,6 +147,8 @@ def decode_head(value: bytes) -> _Head:
     protocol, host, port, settings, principal, source, order = fields
     if not isinstance(principal, str) or not isinstance(source, str) or isinstance(order, bool) or not isinstance(order, int):
         raise ValueError("a text or a number is none")  # noqa: TRY004 - whatever is wrong, it is a fault of the entry
+    if not source.isprintable() or len(source.encode()) > _SOURCE_MAX_BYTES:
+        raise ValueError(f"the source is not {_SOURCE_MAX_BYTES} bytes of printable text at most")
     if not 0 <= order <= _ORDER_MAX:
         raise ValueError(f"order {order} is not from 0 to {_ORDER_MAX}")
     head = _Head(parse_key(protocol, host, port), _settings(settings), principal, source, order)
@@ -180,7 +186,11 @@ def parse_key(protocol: Any, host: Any, port: Any) -> VIPKey:
     """
     if isinstance(host, list):
         label, framework = host
+        if not isinstance(label, str) or not isinstance(framework, str):
+            raise TypeError("a label or a framework is no text")
         host = VIPName(label, framework)
+    elif not isinstance(host, str):
+        raise TypeError("a host is neither an address nor a name")
     return VIPKey(Protocol(protocol), host, port)
 
 
@@ -190,13 +200,15 @@ def _settings(plain: object) -> VIPSettings:
     if not isinstance(plain, list) or len(plain) != _SETTINGS_FIELDS:
         raise ValueError("settings that are none")
     scheduler, flags, timeout, netmask, forward, drain_seconds = plain
-    persistence = None if timeout is None else Persistence(timeout, netmask)
-    if not isinstance(scheduler, str):
-        raise ValueError("a scheduler that is none")  # noqa: TRY004 - whatever is wrong with it, it is a fault of the entry
+    if not isinstance(scheduler, str) or not isinstance(netmask, str | None):
+        raise ValueError("a scheduler or a netmask is none")  # noqa: TRY004 - whatever is wrong, it is a fault of the entry
+    persistence = None if timeout is None else Persistence(timeout, netmask or "")
     return VIPSettings(scheduler, ServiceFlags(flags), persistence, ForwardingMethod(forward), drain_seconds)
 
 
 def _unpack(value: bytes, fields: int) -> list[Any]:
+    if len(value) > ENTRY_MAX_BYTES:
+        raise ValueError(f"{len(value)} bytes: {ENTRY_MAX_BYTES} are read at most")
     plain = msgpack.unpackb(value, max_array_len=fields, **MSGPACK_CAPS)
     if not isinstance(plain, list) or len(plain) != fields:
         raise ValueError(f"not {fields} fields")

@@ -20,7 +20,7 @@ from pyminuteman.daemon.observed import Mark
 from pyminuteman.kv.operations import KEY_MAX_BYTES, Assign, Kind, Remove, SharedKey, SharedValue
 from pyminuteman.kv.store import Store
 from pyminuteman.membership.records import MSGPACK_CAPS
-from pyminuteman.vips.model import WEIGHT_MAX, BackendKey
+from pyminuteman.vips.model import WEIGHT_MAX, Backend
 from pyminuteman.vips.resolution import Adjustments, Target
 
 __all__ = ["DRAIN", "WEIGHT", "Marks", "clear_weight", "drain", "read_marks", "set_weight", "undrain"]
@@ -31,6 +31,8 @@ _NODE: Final = f"{DRAIN}node/"
 _BACKEND: Final = f"{DRAIN}backend/"
 _TEXT_MAX: Final = 500
 _FIELDS: Final = 6
+_VALUE_MAX_BYTES: Final = 8192  # more than _write makes: two texts of 500 characters, and the name of a VIP
+_AT_END: Final = 253_402_300_800.0  # the year 10000, which no RFC 3339 time has
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ def read_marks(shared: Mapping[SharedKey, SharedValue]) -> Marks:
         try:
             mark, weight, target = _read(value)
             if key.name.startswith(_NODE):
-                node_drains[NodeId.parse(key.name.removeprefix(_NODE))] = mark
+                node = NodeId.parse(key.name.removeprefix(_NODE))
+                if key.name != f"{_NODE}{node}":
+                    raise ValueError("an id that is written otherwise")  # or undrain would not find the mark
+                node_drains[node] = mark
             elif target is None or key.name != _name(_BACKEND if key.name.startswith(DRAIN) else WEIGHT, target):
                 raise ValueError("the value is of another backend")
             elif key.name.startswith(DRAIN):
@@ -110,8 +115,10 @@ async def set_weight(store: Store, target: Target, weight: int, *, by: str, reas
     """Give a backend this weight (0 to 65535) in place of its source's.
 
     Raises:
+        InvalidVIPError: The weight is out of its range. Nothing was changed.
         StoreError: The store could not be written to. Nothing was changed.
     """
+    Adjustments(weights={target: weight})  # which checks it: nobody would read a mark with any other
     await _write(store, target, Mark(by, at, reason), weight)
 
 
@@ -148,14 +155,19 @@ def _name(prefix: str, target: Target) -> str:
 def _read(value: SharedValue) -> tuple[Mark, int | None, Target | None]:
     if not isinstance(value, bytes):
         raise TypeError("no register")
+    if len(value) > _VALUE_MAX_BYTES:
+        raise ValueError("too long")
     plain = msgpack.unpackb(value, max_array_len=_FIELDS, **MSGPACK_CAPS)
     by, at, reason, weight, place, _version = plain
     if not isinstance(by, str) or not isinstance(reason, str) or isinstance(at, bool) or not isinstance(at, int | float):
         raise TypeError("a text or a time is none")
+    if not 0 <= at < _AT_END:  # nor is a time that is no number
+        raise ValueError("a time that no clock shows")
     if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= WEIGHT_MAX):
         raise ValueError("a weight is none")
     if place is None:
         return Mark(by, float(at), reason), weight, None
     vip, address, port = place
-    target = (None if vip is None else parse_key(*vip), BackendKey(address, port))
+    # A backend checks its address and port, which a key alone does not.
+    target = (None if vip is None else parse_key(*vip), Backend(address, port).key)
     return Mark(by, float(at), reason), weight, target

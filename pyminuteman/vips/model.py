@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Self
 
-from pyminuteman.addresses import format_address, format_endpoint, parse_address
+from pyminuteman.addresses import format_address, format_endpoint, parse_address, parse_endpoint
 from pyminuteman.errors import MinutemanError
 from pyminuteman.ipvs.destination import ForwardingMethod
 from pyminuteman.ipvs.errors import InvalidServiceError
@@ -22,6 +22,7 @@ __all__ = ["VIP", "WEIGHT_MAX", "Backend", "BackendKey", "InvalidVIPError", "VIP
 WEIGHT_MAX: Final = 65535
 """Largest weight of a backend; the kernel takes more, and no scheduler makes use of it."""
 _PORT_MAX: Final = 65535
+_KEY_TEXT_MAX: Final = 1024  # a key prints as half of that at most
 _TEXT_MAX_BYTES: Final = 255
 """Longest label, framework or principal, in UTF-8: what a DNS name has room for."""
 _DRAIN_MAX_SECONDS: Final = 86400
@@ -101,6 +102,29 @@ class VIPKey:
     def udp(cls, host: str | VIPName, port: int) -> Self:
         """A UDP VIP."""
         return cls(Protocol.UDP, host, port)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` prints. Of a name with more than one ``@``, the framework is what is behind the last.
+
+        Raises:
+            InvalidVIPError: It is no key.
+        """
+        scheme, separator, place = text.partition("://")
+        protocol = Protocol.__members__.get(scheme.upper()) if scheme.islower() else None
+        if protocol is None or not separator or len(text) > _KEY_TEXT_MAX:
+            msg = f"{text!r:.80} is not a VIP: expected tcp://11.0.0.1:80, tcp://[fd00::1]:80 or tcp:///foo@marathon:80"
+            raise InvalidVIPError(msg)
+        host, _, digits = place.rpartition(":")
+        label, named, framework = host.rpartition("@")
+        if not named:
+            try:
+                address, number = parse_endpoint(place)
+            except ValueError as error:
+                raise InvalidVIPError(str(error)) from None
+            return cls(protocol, address, number or 0)  # 0, which is refused: a VIP has a port
+        port = int(digits) if digits.isascii() and digits.isdigit() else 0
+        return cls(protocol, VIPName(label, framework), port)
 
     def __hash__(self) -> int:
         """Without the protocol: it tells few keys apart, and hashing an enumeration's member costs more than all the rest."""

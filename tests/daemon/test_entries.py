@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyminuteman.addresses import NodeId
-from pyminuteman.daemon.entries import FAULTS_KEPT, ClaimTable, changes, decode_head, encode
+from pyminuteman.daemon.entries import ENTRY_MAX_BYTES, FAULTS_KEPT, ClaimTable, changes, decode_head, encode
 from pyminuteman.ipvs import ForwardingMethod, Persistence, ServiceFlags
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VIPSettings
 from pyminuteman.vips.policy import place_of
+from tests.support.hostile import nearly
 
 ONE, TWO = NodeId(b"1" * 16), NodeId(b"2" * 16)
 WEB = VIPKey.tcp("11.0.0.1", 80)
@@ -119,6 +120,16 @@ def test_each_owner_speaks_for_itself() -> None:
         [6, "11.0.0", 80, None, "", "file", 0],
         [7, "11.0.0.1", 80, None, "", "file", 0],
         [6, ["/foo"], 80, None, "", "file", 0],
+        [6, 5, 80, None, "", "file", 0],
+        [6, None, 80, None, "", "file", 0],
+        [6, b"11.0.0.1", 80, None, "", "file", 0],
+        [6, ["/foo", 5], 80, None, "", "file", 0],
+        [6, [b"/foo", "marathon"], 80, None, "", "file", 0],
+        [6, "11.0.0.1", 80, None, "", "fi\x1b[2Jle", 0],
+        [6, "11.0.0.1", 80, None, "", "f" * 256, 0],
+        [6, "11.0.0.1", 80, None, "", "f" * ENTRY_MAX_BYTES, 0],
+        [6, "11.0.0.1", 80, ["wlc", 0, 60, 5, 0, 0], "", "file", 0],
+        [6, "11.0.0.1", 80, ["wlc", 0, 60, [1], 0, 0], "", "file", 0],
         [6, "11.0.0.1", 80, None, 5, "file", 0],
         [6, "11.0.0.1", 80, None, "", "file", -1],
         [6, "11.0.0.1", 80, None, "", "file", True],
@@ -146,6 +157,8 @@ def test_a_head_that_is_none_is_left_out_and_named(plain: object) -> None:
         ("10.0.0.1/80", [-1, "", None, False]),
         ("10.0.0.1/80", [1, 5, None, False]),
         ("10.0.0.1/80", [1, "", [5], False]),
+        ("10.0.0.1/80", [1, "", [5, 80], False]),
+        ("10.0.0.1/80", [1, "a" * ENTRY_MAX_BYTES, None, False]),
         ("10.0.0.1/x", [1, "", None, False]),
         ("10.0.0.1/080", [1, "", None, False]),
         ("FD00::1/80", [1, "", None, False]),
@@ -167,6 +180,74 @@ def test_no_bytes_of_others_raise_anything(value: bytes, rest: str) -> None:
     table.update(ONE, f"vip/{rest}", value)
     table.update(ONE, f"vip/{rest}/10.0.0.1/80", value)
     table.all()
+
+
+HEAD = [6, "11.0.0.1", 80, ["wlc", 0, 60, "", 0, 0.0], "", "file", 0]
+NAMED_HEAD = [6, ["/foo", "marathon"], 80, None, "", "file", 0]
+BACKEND = [1, "10.0.0.9", ["10.0.0.2", 80], True]
+
+
+PAIRS = [(head, BACKEND) for right in (HEAD, NAMED_HEAD) for head in (right, *nearly(right))] + [
+    (HEAD, row) for row in nearly(BACKEND)
+]
+
+
+@pytest.mark.parametrize("head_first", [True, False])
+def test_no_field_of_others_raises_anything(head_first: bool) -> None:
+    for head, backend in PAIRS:
+        entries = {"vip/0011223344556677": head, "vip/0011223344556677/10.0.0.1/80": backend}
+        table = ClaimTable()
+        for key in sorted(entries, reverse=not head_first):
+            table.update(ONE, key, msgpack.packb(entries[key]))
+        assert len(table) + table.faults_total >= 1, (head, backend)
+        for claim in table.all():
+            assert table.claims(claim.vip.key) == [claim]
+            assert VIPKey.parse(str(claim.vip.key)) == claim.vip.key
+        for key in entries:
+            table.update(ONE, key, None)
+        assert (table.all(), table.faults) == ([], ()), (head, backend)
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from([ONE, TWO]), st.integers(0, 5), st.sampled_from(["put", "bad", "gone"])), max_size=20
+)
+
+
+@given(steps)
+@settings(deadline=None)
+def test_what_a_table_holds_depends_on_what_is_said_now_and_each_change_names_its_place(
+    said: list[tuple[NodeId, int, str]],
+) -> None:
+    right = encode(
+        [
+            Claim(VIP(key, (Backend("10.0.0.1", 1), Backend("10.0.0.2", 2, weight=5))), "file", vouched=frozenset())
+            for key in (WEB, NAMED)
+        ]
+    )
+    keys = sorted(right)
+    table, now = ClaimTable(), dict[tuple[NodeId, str], bytes]()
+    for owner, at, what in said:
+        before = {place_of(key): table.claims_at(place_of(key)) for key in (WEB, NAMED)}
+        value = {"put": right[keys[at]], "bad": b"\xc1", "gone": None}[what]
+        table.update(owner, keys[at], value)
+        now.pop((owner, keys[at]), None)
+        if value is not None:
+            now[owner, keys[at]] = value
+        touched = table.take_touched()
+        assert {place for place, claims_then in before.items() if table.claims_at(place) != claims_then} <= touched
+    fresh = ClaimTable()
+    for (owner, key), value in sorted(now.items(), reverse=True):
+        fresh.update(owner, key, value)
+    assert fresh.all() == table.all()
+    assert sorted(fresh.faults, key=repr) == sorted(table.faults, key=repr)
+
+
+def test_the_longest_entry_of_ours_is_read() -> None:
+    name = VIPName("ä" * 127, "ö" * 127)
+    claim = Claim(VIP(VIPKey.tcp(name, 65535), (), SETTINGS, "ü" * 127), "s" * 255, str(ONE), 1 << 40)
+    (value,) = encode([claim]).values()
+    assert len(value) < ENTRY_MAX_BYTES / 2
+    assert decode_head(value).key == claim.vip.key
 
 
 def test_faults_are_counted_without_end_and_named_up_to_a_limit() -> None:

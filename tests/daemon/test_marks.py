@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.daemon import marks
 from pyminuteman.daemon.marks import Marks, read_marks
-from pyminuteman.daemon.observed import Mark
+from pyminuteman.daemon.observed import Mark, rfc3339
 from pyminuteman.kv import GossipStore, SharedKey, open_store
 from pyminuteman.membership import open_membership
-from pyminuteman.vips.model import BackendKey, VIPKey, VIPName
+from pyminuteman.vips.model import BackendKey, InvalidVIPError, VIPKey, VIPName
 from pyminuteman.vips.resolution import Target
+from tests.support.hostile import nearly
 
 NODE = NodeId(b"n" * 16)
 BACKEND = BackendKey("10.0.0.1", 8080)
@@ -76,6 +77,17 @@ GOOD = [6, "11.0.0.1", 80]
         ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, None, 1]),
         ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, [GOOD, "10.0.0.1", 8080], 1]),
         ("drain/backend/10.0.0.1/8080/*", ["a", 1.0, "", None, [[6], "10.0.0.1", 8080], 1]),
+        ("drain/node/" + "AB" * 16, ["a", 1.0, "", None, None, 1]),
+        ("drain/node/" + "00" * 16, ["a", float("nan"), "", None, None, 1]),
+        ("drain/node/" + "00" * 16, ["a", float("inf"), "", None, None, 1]),
+        ("drain/node/" + "00" * 16, ["a", -1, "", None, None, 1]),
+        ("drain/node/" + "00" * 16, ["a", 253_402_300_800, "", None, None, 1]),
+        ("drain/node/" + "00" * 16, ["a", 1.0, "x" * 10_000, None, None, 1]),
+        ("drain/backend/5/x/*", ["a", 1.0, "", None, [None, 5, "x"], 1]),
+        ("drain/backend/10.0.0.1/0/*", ["a", 1.0, "", None, [None, "10.0.0.1", 0], 1]),
+        ("drain/backend/FD00::1/80/*", ["a", 1.0, "", None, [None, "FD00::1", 80], 1]),
+        ("drain/backend/10.0.0.1/80/tcp://5:80", ["a", 1.0, "", None, [[6, 5, 80], "10.0.0.1", 80], 1]),
+        ("drain/backend/10.0.0.1/80/tcp:///a@5:80", ["a", 1.0, "", None, [[6, ["/a", 5], 80], "10.0.0.1", 80], 1]),
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", None, [None, "10.0.0.1", 8080], 1]),
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", 70000, [None, "10.0.0.1", 8080], 1]),
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", True, [None, "10.0.0.1", 8080], 1]),
@@ -83,6 +95,40 @@ GOOD = [6, "11.0.0.1", 80]
 )
 def test_a_mark_that_is_none_does_not_count(name: str, plain: object) -> None:
     assert read_marks({SharedKey.register(name): msgpack.packb(plain)}) == Marks(malformed=1)
+
+
+MARK = ["ann", 1.0, "hot", 7, [GOOD, "10.0.0.1", 8080], 1]
+NAMED_MARK = ["ann", 1.0, "hot", 7, [[6, ["/a", "b"], 80], "10.0.0.1", 8080], 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["drain/node/" + "00" * 16]
+    + [f"{kind}/10.0.0.1/8080/{vip}" for kind in ("drain/backend", "weight") for vip in ("*", WEB, "tcp:///a@b:80")],
+)
+def test_no_field_of_others_raises_anything(name: str) -> None:
+    for plain in (MARK, NAMED_MARK, *nearly(MARK), *nearly(NAMED_MARK)):
+        found = read_marks({SharedKey.register(name): msgpack.packb(plain)})
+        laid = [*found.node_drains.values(), *found.backend_drains.values(), *(mark for _, mark in found.weights.values())]
+        assert len(laid) + found.malformed == 1, plain
+        assert all(rfc3339(mark.at) for mark in laid), plain
+        assert found.adjustments(lambda _node: (), frozenset()), plain
+
+
+def test_the_last_moment_that_has_a_text_is_read() -> None:
+    name = "drain/node/" + "00" * 16
+    value = msgpack.packb(["ä" * 500, 253_402_300_799.9999, "\U0001f600" * 500, None, None, 1])
+    (mark,) = read_marks({SharedKey.register(name): value}).node_drains.values()
+    assert rfc3339(mark.at).startswith("9999-12-31T23:59:59.")
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("weight", [-1, 65536, True, 1.5])
+async def test_a_weight_that_nobody_would_read_is_not_written(weight: int) -> None:
+    async with opened() as store:
+        with pytest.raises(InvalidVIPError, match="is not a weight"):
+            await marks.set_weight(store, (None, BACKEND), weight, by="bob", reason="", at=7.0)
+        assert store.shared() == {}
 
 
 def test_other_values_are_no_marks() -> None:

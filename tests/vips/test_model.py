@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyminuteman.ipvs.destination import ForwardingMethod
 from pyminuteman.ipvs.service import Persistence, Protocol, Service, ServiceFlags, ServiceKey
@@ -12,6 +14,7 @@ from pyminuteman.vips.model import VIP, Backend, BackendKey, InvalidVIPError, VI
 
 FOO = VIPName("/foo", "marathon")
 WEB = VIPKey.tcp("11.0.0.1", 80)
+texts = st.text(min_size=1, max_size=60).filter(str.isprintable)
 
 
 # -- names and keys ----------------------------------------------------------------------------------------------------
@@ -43,6 +46,56 @@ def test_a_label_of_255_bytes_is_one() -> None:
 )
 def test_a_key_prints_as_a_url_with_its_address_in_canonical_form(key: VIPKey, text: str) -> None:
     assert str(key) == text
+    assert VIPKey.parse(text) == key
+
+
+@given(
+    st.builds(
+        VIPKey,
+        st.sampled_from(Protocol),
+        st.ip_addresses().map(str) | st.builds(VIPName, texts, texts.filter(lambda framework: "@" not in framework)),
+        st.integers(1, 65535),
+    )
+)
+def test_what_a_key_prints_is_read_again(key: VIPKey) -> None:
+    assert VIPKey.parse(str(key)) == key
+
+
+def test_of_several_signs_the_last_one_divides_a_name() -> None:
+    assert VIPKey.parse("tcp://a@b:c@marathon:80") == VIPKey.tcp(VIPName("a@b:c", "marathon"), 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is not a VIP: expected tcp://"),
+        ("11.0.0.1:80", "is not a VIP"),
+        ("tcp:11.0.0.1:80", "is not a VIP"),
+        ("tcp", "is not a VIP"),
+        ("http://11.0.0.1:80", "is not a VIP"),
+        ("TCP://11.0.0.1:80", "is not a VIP"),
+        ("tcp://", "is not an IP address"),
+        ("tcp://web:80", "is not an IP address"),
+        ("tcp://11.0.0.1", "is not a port"),
+        ("tcp://11.0.0.1:", "is not a port"),
+        ("tcp://11.0.0.1:x", "is not a port"),
+        ("tcp://11.0.0.1:0", "is not a port"),
+        ("tcp://11.0.0.1:65536", "is not a port"),
+        ("tcp://11.0.0.1:" + "9" * 5000, "is not a VIP"),
+        ("tcp://fd00::1:80", "is not a port"),
+        ("tcp:///foo@marathon", "is not an IP address"),
+        ("tcp:///foo@marathon:", "is not a port"),
+        ("tcp:///foo@marathon:x", "is not a port"),
+        ("tcp:///foo@marathon:\u00b2", "is not a port"),
+        ("tcp:///foo@marathon:65536", "is not a port"),
+        ("tcp:///foo@marathon:" + "9" * 5000, "is not a VIP"),
+        ("tcp://@marathon:80", "label '' is not"),
+        ("tcp:///foo@:80", "framework '' is not"),
+    ],
+)
+def test_what_is_no_key_is_not_read_as_one(text: str, reason: str) -> None:
+    with pytest.raises(InvalidVIPError, match=reason):
+        VIPKey.parse(text)
 
 
 def test_keys_that_write_one_address_in_two_ways_are_one() -> None:
