@@ -152,6 +152,12 @@ def get(daemon: Daemon) -> str:
         return response.read().decode()
 
 
+def announced(daemon: Daemon) -> bool:
+    """Whether the VIP is an address of the node."""
+    command = daemon.cluster.command_inside(daemon.number, ["ip", "-o", "address", "show", "to", VIP])
+    return VIP in subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
     with ExitStack() as stack:
@@ -177,6 +183,7 @@ def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
 def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> None:
     one, two, three = daemons
     backends = [Backend(daemon) for daemon in daemons]
+    until(lambda: announced(one), "the VIP's address is there, which it is a moment after IPVS")
     assert {get(one) for _ in range(6)} == {"n0", "n1", "n2"}
 
     # An operator drains a node from another one, and all obey.
