@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 from demo import backend, load, network
-from demo.processes import Children, die_with_parent, now
+from demo.processes import Children, now
 from demo.scenario import DRAIN, Scenario
 from demo.stage import ClaimFailed, Stage
 from pyminuteman.errors import MinutemanError
 from pyminuteman.ipvs import IPVSTable, Scope
+from pyminuteman.testing.processes import die_with_parent
 
 
 def emit(event: str, **fields: Any) -> None:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pyminuteman.testing.processes import die_with_parent
+
 CLONE_NEWNS: Final = 0x00020000  # <linux/sched.h>
 CLONE_NEWNET: Final = 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000  # <linux/mount.h>
-_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 now: Final = time.monotonic  # noqa: TID251 - one clock for all processes of the demo, and the demo is a driver
@@ -43,13 +44,6 @@ def unshare(flags: int) -> None:
 def mount(source: str, target: str, kind: str, flags: int) -> None:
     """Mount a file system, or change how mounts propagate."""
     _check(f"mount {target}", _LIBC.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
-    _check("prctl", _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
 
 
 def run(*command: str, text: str = "") -> str:
