@@ -167,9 +167,27 @@ class DaemonCluster:
 
     # Lives and deaths
 
-    def start(self, nodes: Iterable[int]) -> None:
-        """Start their daemons; whether they are ready is another question (`wait_until` and `ask`)."""
+    def start(self, nodes: Iterable[int], *, at_a_time: int = 4) -> None:
+        """Start their daemons; whether they are ready is another question (`wait_until` and `ask`).
+
+        Args:
+            nodes: Which.
+            at_a_time: How many may be setting up their host together: each starts some dozens of programs for it, which on one processor
+                would keep the members that are there already from being heard.
+
+        Raises:
+            TimeoutError: One does not come up.
+            DaemonEndedError: One ended.
+        """
+        coming: list[int] = []
         for node in nodes:
+            self.socket(node).unlink(missing_ok=True)  # of a life that was killed
+            self.wait_until(
+                lambda: sum(not self.socket(one).exists() for one in coming) < at_a_time,
+                f"of n{coming}, all but {at_a_time - 1} have set up their host",
+                _START_SECONDS,
+            )
+            coming.append(node)
             words = ["run", "--config", str(self.directory(node) / "config.toml")]
             for name, value in self._settings.items():
                 words += ["--set", f"{name}={value}"]
