@@ -153,6 +153,12 @@ async def test_a_pushed_source_counts_as_a_whole_or_not(tmp_path: Path) -> None:
         status, error = await refused(client, "PUT", "/v1/sources/pushed", body={"vip": [vip, {**vip, "listen": "11"}]})
         assert (status, error["code"]) == (422, "no_vips")
         assert "vip[1].listen" in error["message"]
+        bad = [{**vip, "listen": f"tcp://11.0.0.{number}:0"} for number in range(1, 30)]
+        status, error = await refused(client, "PUT", "/v1/sources/pushed", body={"vip": [vip, *bad]})
+        assert status == 422
+        assert error["message"].startswith("29 are wrong: ")
+        assert all(f"vip[{number}].listen: " in error["message"] for number in range(1, 21))
+        assert error["message"].endswith("; and 9 more")
         status, error = await refused(client, "PUT", "/v1/sources/other", body={})
         assert (status, error["code"], error["hint"][:17]) == (404, "no_such_source", "there are: pushed")
     assert [name for name, *_ in double.done] == ["push"]
