@@ -203,15 +203,18 @@ class Node:
         await trio.lowlevel.checkpoint()
         return lines
 
-    async def confirm(self, namespace: str) -> None:
+    async def confirm(self, namespace: str, identity: str) -> None:
         """Carry out what is held back there.
 
         Raises:
-            NotNow: Nothing is.
+            NotNow: Nothing is, or something else than what is named.
         """
-        reconciler = self.reconcilers.get(namespace)
-        if reconciler is None or not reconciler.confirm():
-            raise NotNow(f"nothing is held back in {namespace or 'the host'}")
+        reconciler, where = self.reconcilers.get(namespace), namespace or "the host"
+        held = None if reconciler is None else reconciler.status.held
+        if reconciler is None or held is None:
+            raise NotNow(f"nothing is held back in {where}")
+        if not reconciler.confirm(identity):
+            raise NotNow(f"what is held back in {where} is {held.identity} now, and would take away {held}: look at it again")
         await trio.lowlevel.checkpoint()
 
     async def _mark(self, write: Any) -> None:

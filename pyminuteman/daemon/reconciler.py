@@ -219,11 +219,14 @@ class Reconciler:
             self._audit_at = -math.inf
         self._wake.set()
 
-    def confirm(self) -> bool:
-        """What is held back may be done after all; False when nothing is."""
-        self._confirmed = self.status.held
+    def confirm(self, identity: str) -> bool:
+        """What is held back may be done after all; False when nothing is, or something else (:attr:`Shrinkage.identity`)."""
+        held = self.status.held
+        if held is None or held.identity != identity:
+            return False
+        self._confirmed = held
         self._wake.set()
-        return self._confirmed is not None
+        return True
 
     async def statistics(self) -> Mapping[ServiceKey, ServiceStatistics]:
         """What the kernel counts, a second old at most. Empty when it cannot be had."""
@@ -454,7 +457,7 @@ class Reconciler:
     def _hold(self, loss: Shrinkage) -> float:
         self.status.held = loss
         text = f"held back: {loss} would be lost, more than {self._options.max_loss_percent:g} %; nothing was changed"
-        self._say("held", "held_back", text, {"services": [str(key) for key, _ in loss.losses[:100]]})
+        self._say("held", "held_back", text, {"id": loss.identity, "services": [str(key) for key, _ in loss.losses[:100]]})
         return max(0.0, self._audit_at - trio.current_time())
 
     def _failed(self, error: IPVSError | LedgerError) -> float:

@@ -292,7 +292,7 @@ async def test_adoption_takes_over_what_is_desired_or_all_that_is_managed() -> N
 async def test_a_great_loss_is_held_back_until_it_is_confirmed_or_not_desired_any_more() -> None:
     async with bench(max_loss_percent=50.0) as one:
         await one.carry_out(state(vip(10)))
-        assert not one.reconciler.confirm()
+        assert not one.reconciler.confirm("")
         one.reconciler.want(state(vip(2)))
         await until(lambda: one.reconciler.status.held)
         assert len(one.rows()["11.0.0.1"]) == 10
@@ -301,8 +301,14 @@ async def test_a_great_loss_is_held_back_until_it_is_confirmed_or_not_desired_an
         assert one.reconciler.status.held is None
         one.reconciler.want(state(vip(2)))
         await until(lambda: one.reconciler.status.held)
-        assert one.reconciler.confirm()
-        await until(lambda: len(one.rows()["11.0.0.1"]) == 2)
+        held = one.reconciler.status.held
+        assert held is not None
+        one.reconciler.want(state(vip(3)))
+        await until(lambda: one.reconciler.status.held != held)
+        assert not one.reconciler.confirm(held.identity)  # it is something else by now
+        assert one.reconciler.status.held is not None
+        assert one.reconciler.confirm(one.reconciler.status.held.identity)
+        await until(lambda: len(one.rows()["11.0.0.1"]) == 3)
 
 
 @pytest.mark.trio

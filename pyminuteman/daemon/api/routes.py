@@ -137,7 +137,7 @@ class Routes:
         return _done(changes=list(await self._carry_out(self._subject.reload())))
 
     async def _confirm(self, request: Request) -> Response:
-        await self._carry_out(self._subject.confirm(await read_confirm(request)))
+        await self._carry_out(self._subject.confirm(*await read_confirm(request)))
         return _done()
 
     async def _push(self, request: Request) -> Response:

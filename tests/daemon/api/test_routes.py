@@ -114,8 +114,11 @@ async def test_drains_name_who_did_it(tmp_path: Path) -> None:
         ("/v1/weight", {"backend": "10.0.0.1:8080", "weight": 65536}, 400, "bad_request", "0 to 65535"),
         ("/v1/weight", {"backend": "10.0.0.1:8080", "weight": True}, 400, "bad_request", "0 to 65535"),
         ("/v1/reload", {"now": 1}, 400, "bad_request", "unknown key"),
-        ("/v1/confirm", {"namespace": "x"}, 404, "no_such_thing", "no namespace"),
-        ("/v1/confirm", {}, 409, "not_now", "nothing is held back"),
+        ("/v1/confirm", {"namespace": "x", "id": "0" * 16}, 404, "no_such_thing", "no namespace"),
+        ("/v1/confirm", {"id": "0" * 16}, 409, "not_now", "nothing is held back"),
+        ("/v1/confirm", {}, 400, "bad_request", "id is missing: say what you confirm"),
+        ("/v1/confirm", {"id": "0" * 15}, 400, "bad_request", "16 hexadecimal digits"),
+        ("/v1/confirm", {"id": 7}, 400, "bad_request", "id"),
     ],
 )
 @pytest.mark.trio
