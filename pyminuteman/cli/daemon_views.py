@@ -83,7 +83,7 @@ def _step(step: Plain) -> tuple[str, str, str]:
 
 
 def held_back(status: Plain) -> list[dict[str, Any]]:
-    """What is held back: of each such network namespace ``namespace``, ``text`` and ``services``."""
+    """What is held back: of each such network namespace ``namespace``, ``id``, ``text`` and ``services``."""
     return [{"namespace": one["namespace"], **one["held_back"]} for one in status["kernel"] if one["held_back"] is not None]
 
 

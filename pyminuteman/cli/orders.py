@@ -28,7 +28,10 @@ __all__ = ["confirm_command", "reload_command"]
 @output("table", "json")
 @pass_application
 def confirm_command(application: Application, *, namespace: str | None, dry_run: bool, yes: bool, path: Path, form: str) -> int:
-    """Have the daemon carry out what it holds back because it would take away too much. Shows it, and asks first."""
+    """Have the daemon carry out what it holds back because it would take away too much. Shows it, and asks first.
+
+    Just what was shown is confirmed: if the daemon holds back something else by then, it says so, and nothing is done.
+    """
 
     def view(status: Any) -> tuple[list[dict[str, Any]], set[str]]:
         return held_back(status), {one["namespace"] for one in status["kernel"]}
@@ -45,7 +48,7 @@ def confirm_command(application: Application, *, namespace: str | None, dry_run:
         elif not dry_run:
             application.confirm(lines, "have this carried out", yes=yes)
             for one in held:
-                client.post("/v1/confirm", {"namespace": one["namespace"]})
+                client.post("/v1/confirm", {"namespace": one["namespace"], "id": one["id"]})
     if form == "json":
         out(json.dumps({"version": 1, "dry_run": dry_run, "confirmed": [] if dry_run else held, "held_back": held}, indent=2))
     else:

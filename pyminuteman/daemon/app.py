@@ -58,7 +58,7 @@ async def run(config: DaemonConfig, load: Callable[[], DaemonConfig], plain: Cal
             reader = NetlinkBackend()
             stack.callback(reader.close)
             watch = ConnectionWatch(reader)
-            names = await stack.enter_async_context(open_names(config.names))
+            names = await stack.enter_async_context(open_names(config.names, events.tell))
             node = Node(
                 NodeParts(
                     membership=membership,

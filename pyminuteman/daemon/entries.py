@@ -36,6 +36,7 @@ __all__ = [
     "decode_backend",
     "decode_head",
     "encode",
+    "head_of",
     "parse_key",
     "plain_key",
 ]
@@ -88,7 +89,7 @@ def encode(claims: Iterable[Claim]) -> dict[str, bytes]:
     entries: dict[str, bytes] = {}
     for claim in claims:
         vip = claim.vip
-        head = f"{PREFIX}{_identity(vip.key, claim.source, vip.principal)}"
+        head = head_of(claim)
         entries[head] = _pack(
             [*plain_key(vip.key), _plain_settings(vip.settings), vip.principal, claim.source, min(claim.order, _ORDER_MAX)]
         )
@@ -97,6 +98,11 @@ def encode(claims: Iterable[Claim]) -> dict[str, bytes]:
             vouched = _addresses(backend) <= claim.vouched
             entries[f"{head}/{backend.address}/{backend.port}"] = _pack([backend.weight, backend.agent, local, vouched])
     return entries
+
+
+def head_of(claim: Claim) -> str:
+    """The key of its head."""
+    return f"{PREFIX}{_identity(claim.vip.key, claim.source, claim.vip.principal)}"
 
 
 def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes | None]:

@@ -49,6 +49,7 @@ class Ledger:
         self.problem = ""
         self._boot = boot_id() if boot is None else boot
         self._keys: frozenset[ServiceKey] = frozenset()
+        self._is_written = True
         if path is not None:
             self._keys = self._read(path)
 
@@ -66,22 +67,27 @@ class Ledger:
         Raises:
             LedgerError: It cannot be written; they are not in it.
         """
-        self._set(self._keys | frozenset(keys))
+        self._write(self._keys | frozenset(keys))
 
     def strike(self, keys: Iterable[ServiceKey]) -> None:
-        """These are gone.
+        """These are gone, or were never made: they are not ours from now on.
 
         Raises:
-            LedgerError: It cannot be written; they are still in it, which does no harm.
+            LedgerError: It cannot be written; the file has them still, until the next change of it.
         """
-        self._set(self._keys - frozenset(keys))
+        keys = self._keys - frozenset(keys)
+        try:
+            self._write(keys)
+        finally:
+            self._keys = keys
 
-    def _set(self, keys: frozenset[ServiceKey]) -> None:
-        if keys == self._keys:
+    def _write(self, keys: frozenset[ServiceKey]) -> None:
+        if keys == self._keys and self._is_written:
             return
+        self._is_written = False
         if self.path is not None:
-            self._write(self.path, keys)
-        self._keys = keys
+            self._write_file(self.path, keys)
+        self._keys, self._is_written = keys, True
 
     def _read(self, path: Path) -> frozenset[ServiceKey]:
         try:
@@ -97,7 +103,7 @@ class Ledger:
             return frozenset()
         return keys if plain.get("boot") == self._boot else frozenset()
 
-    def _write(self, path: Path, keys: frozenset[ServiceKey]) -> None:
+    def _write_file(self, path: Path, keys: frozenset[ServiceKey]) -> None:
         plain = {"version": _VERSION, "boot": self._boot, "services": sorted(key.packed.hex() for key in keys)}
         draft = path.with_name(f".{path.name}.new")
         try:

@@ -6,7 +6,9 @@
    then at once: a burst costs one look, and a member that falls silent is acted on in the same turn of the loop.
 2. Nothing is handed to the kernel before the store was compared with a neighbour (or there is none), and every source has said what it
    wants, or was seen to fail: what such a source said in this node's last life stands until then.
-3. What this node says is withdrawn when a source no longer says it, or is no longer configured; never because a source fails.
+3. What this node says is withdrawn when a source no longer says it, or is no longer configured; never because a source fails. What is
+   for this node alone (``publish = "none"``) is said to its own outlook and not to the store, which else has no part in it: after a
+   start it is not known before its source is read.
 4. A node checks the health of the backends on its own host, and tells the others; each of them weighs that for itself, so that a VIP
    whose backends are all unhealthy fails open everywhere.
 """
@@ -25,7 +27,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.daemon import marks as marking
 from pyminuteman.daemon.api.subject import MarkTarget, NotNow
 from pyminuteman.daemon.differences import differences
-from pyminuteman.daemon.entries import changes, encode
+from pyminuteman.daemon.entries import changes
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.marks import Marks
@@ -33,6 +35,7 @@ from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import Publish, claims_of
 from pyminuteman.daemon.reach import addresses_of, reach_table
 from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.voice import Voice, saying
 from pyminuteman.health.monitor import Monitor, Target
 from pyminuteman.kv.errors import StoreError
 from pyminuteman.kv.store import Changes, Store
@@ -61,7 +64,6 @@ _UNHEALTHY: Final = "unhealthy/"
 _MARKS: Final = ("drain/", "weight/")
 _SETTLE_SECONDS: Final = 10.0
 """How long the store and the sources may take to say what there is before the kernel is brought up to what is known by then."""
-_PUBLISH_AGAIN_SECONDS: Final = 5.0
 _STALL_TOLD_SECONDS: Final = 1.0
 
 _log = logging.getLogger("pyminuteman.daemon")
@@ -89,7 +91,7 @@ class FeedOptions:
     """What of a source this node tells the others.
 
     Attributes:
-        publish: ``all``; ``own``: the backends on this host; ``none``: nothing, and it counts here alone.
+        publish: ``all``; ``own``: the backends on this host; ``none``: nothing, and all of it counts here alone.
         vouch: Whether the addresses it names are from its own records, and not from labels that anybody may write.
     """
 
@@ -135,6 +137,9 @@ class Node:
         self.ready = trio.Event()
         """Set when the kernel has been told for the first time what is desired."""
         self._outlook = parts.outlook
+        self.voice = Voice(parts.store, parts.events.tell, (_CLAIMS, _UNHEALTHY))
+        """What this node says to the others."""
+        self._local: dict[str, bytes] = {}
         self._owners: dict[str, set[NodeId]] = {}
         self._wake = trio.Event()
         self._woken_at: float | None = None
@@ -198,15 +203,18 @@ class Node:
         await trio.lowlevel.checkpoint()
         return lines
 
-    async def confirm(self, namespace: str) -> None:
+    async def confirm(self, namespace: str, identity: str) -> None:
         """Carry out what is held back there.
 
         Raises:
-            NotNow: Nothing is.
+            NotNow: Nothing is, or something else than what is named.
         """
-        reconciler = self.reconcilers.get(namespace)
-        if reconciler is None or not reconciler.confirm():
-            raise NotNow(f"nothing is held back in {namespace or 'the host'}")
+        reconciler, where = self.reconcilers.get(namespace), namespace or "the host"
+        held = None if reconciler is None else reconciler.status.held
+        if reconciler is None or held is None:
+            raise NotNow(f"nothing is held back in {where}")
+        if not reconciler.confirm(identity):
+            raise NotNow(f"what is held back in {where} is {held.identity} now, and would take away {held}: look at it again")
         await trio.lowlevel.checkpoint()
 
     async def _mark(self, write: Any) -> None:
@@ -254,30 +262,42 @@ class Node:
         while True:
             await self._publish.wait()
             self._publish = trio.Event()
-            if not await self._say():
-                await trio.sleep(_PUBLISH_AGAIN_SECONDS)
+            seconds = await self._say()
+            if seconds is not None:
+                with trio.move_on_after(seconds):
+                    await self._publish.wait()
                 self._publish.set()
 
-    async def _say(self) -> bool:
-        """Tell the others what this node has to say now; False when that could not be."""
-        try:
-            said = {key: value for key, value in self.store.own().items() if key.startswith(_CLAIMS)}
-            await self.store.change_own({**changes(said, encode(self._own_claims())), **self._health_changes()})
-        except StoreError as error:
-            self.events.tell("refused", f"what this node says is not told: {error}", {"error": str(error)})
-            return False
-        return True
+    async def _say(self) -> float | None:
+        """Tell the others, and this node's own outlook, what this node has to say now; when to try again."""
+        told, local = self._own_claims()
+        here, said = saying(local), saying(told)
+        self._say_here(here.entries)
+        return await self.voice.say(said._replace(wrong=said.wrong | here.wrong), self._unhealthy())
 
-    def _own_claims(self) -> list[Claim]:
-        """What this node has to say: of sources that have spoken, what they want; of the others, what it said of them before."""
+    def _say_here(self, entries: Mapping[str, bytes]) -> None:
+        """Take in what counts on this node alone, as if it were heard."""
+        me = self.store.me
+        for key, value in changes(self._local, entries).items():
+            self._outlook.claims.update(me, key, value)
+            self.wake()
+        self._local = dict(entries)
+
+    def _own_claims(self) -> tuple[list[Claim], list[Claim]]:
+        """What this node has to say to all, and what to itself.
+
+        Of sources that have spoken, it is what they want; of the others, what it said of them before.
+        """
         me = str(self.store.me)
-        found: list[Claim] = []
+        told: list[Claim] = []
+        local: list[Claim] = []
         hosts = {address for member in self.membership.members().values() for address in addresses_of(member.record)}
-        silent = {feed.name for feed in self.feeds if feed.state is None}
-        found += [claim for claim in self._outlook.claims.all() if claim.node == me and claim.source in silent]
+        own = [claim for claim in self._outlook.claims.all() if claim.node == me]
         for feed in self.feeds:
             options = self._parts.options[feed.name]
-            if feed.state is None or options.publish == "none":
+            found = local if options.publish == "none" else told
+            if feed.state is None:
+                found += [claim for claim in own if claim.source == feed.name]
                 continue
             found += claims_of(
                 feed.name,
@@ -289,7 +309,7 @@ class Node:
                 vouch=options.vouch,
                 standing=self._outlook.claims.claims,
             )
-        return found
+        return told, local
 
     def _own_backends(self) -> Iterable[Backend]:
         own = self._parts.own_addresses
@@ -299,8 +319,8 @@ class Node:
                     if backend.address in own or backend.agent in own:
                         yield backend
 
-    def _health_changes(self) -> dict[str, bytes | None]:
-        """What is to be said, or no longer said, of backends of this host that fail their checks."""
+    def _unhealthy(self) -> dict[str, bytes]:
+        """What is to be said of backends of this host that fail their checks."""
         failing: dict[str, bytes] = {}
         if self._parts.make_target is not None:
             backends = {backend.key: backend for backend in self._own_backends()}
@@ -309,8 +329,7 @@ class Node:
                 health = self.monitor.health(key)
                 if health is not None and not health.healthy:
                     failing[f"{_UNHEALTHY}{key}"] = health.reason.encode()[:200]
-        said = {key: value for key, value in self.store.own().items() if key.startswith(_UNHEALTHY)}
-        return changes(said, failing)
+        return failing
 
     async def _watch_health(self) -> None:
         with self.monitor.changes() as found:
@@ -332,10 +351,10 @@ class Node:
             entries: dict[str, set[NodeId]] = {}
             for entry in self.store.entries(_CLAIMS):
                 entries.setdefault(entry.key, set()).add(entry.owner)
-                self._outlook.claims.update(entry.owner, entry.key, entry.value)
+                self._take_in(entry.owner, entry.key, entry.value)
             for key, owners in self._owners.items():
                 for owner in owners - entries.get(key, set()):
-                    self._outlook.claims.update(owner, key, None)
+                    self._take_in(owner, key, None)
             self._owners = entries
         for key in found.own:
             if key.startswith(_CLAIMS):
@@ -346,13 +365,19 @@ class Node:
     def _hear_key(self, key: str) -> None:
         values = self.store.get_all(key)
         for owner in self._owners.get(key, set()) - values.keys():
-            self._outlook.claims.update(owner, key, None)
+            self._take_in(owner, key, None)
         for owner, value in values.items():
-            self._outlook.claims.update(owner, key, value)
+            self._take_in(owner, key, value)
         if values:
             self._owners[key] = set(values)
         else:
             self._owners.pop(key, None)
+
+    def _take_in(self, owner: NodeId, key: str, value: bytes | None) -> None:
+        if (
+            key not in self._local or owner != self.store.me
+        ):  # what counts here alone is not what the store has of it, or has no more
+            self._outlook.claims.update(owner, key, value)
 
     async def _watch_members(self) -> None:
         with self.membership.notifications() as notifications:

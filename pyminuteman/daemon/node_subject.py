@@ -36,7 +36,7 @@ class _Marking(Protocol):
     async def reload(self) -> Sequence[str]:
         """See there."""
 
-    async def confirm(self, namespace: str) -> None:
+    async def confirm(self, namespace: str, identity: str) -> None:
         """See there."""
 
 
@@ -130,6 +130,6 @@ class NodeSubject(Verbs):
         """Read the configuration anew."""
         return await self.node.reload()
 
-    async def confirm(self, namespace: str) -> None:
-        """Carry out what is held back there."""
-        await self.node.confirm(namespace)
+    async def confirm(self, namespace: str, identity: str) -> None:
+        """Carry out what is held back there, if it is that."""
+        await self.node.confirm(namespace, identity)

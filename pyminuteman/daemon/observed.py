@@ -124,6 +124,7 @@ class KernelObserved:
         errors: How often each operation failed, with which errno (its symbol).
         draining: Destinations that keep their connections a little longer.
         held: What a plan would lose that is held back; empty text when nothing is.
+        held_id: What names just that.
         held_services: The services that would lose it.
         foreign: Services in our networks that are not ours, and left alone.
         error: Why the last sync failed; empty when it did not.
@@ -142,6 +143,7 @@ class KernelObserved:
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
     draining: int = 0
     held: str = ""
+    held_id: str = ""
     held_services: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     error: str = ""

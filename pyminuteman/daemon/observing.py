@@ -102,6 +102,10 @@ class LossesLike(Protocol):
     """What a plan that is held back would lose; its text says how much."""
 
     @property
+    def identity(self) -> str:
+        """What names just that."""
+
+    @property
     def losses(self) -> Iterable[tuple[ServiceKey, int]]:
         """Services, with how many destinations each would lose."""
 
@@ -338,6 +342,7 @@ def kernel(namespace: str, status: ReconcilerStatusLike) -> KernelObserved:
         errors={(operation, symbol(number)): count for (operation, number), count in status.errors.items()},
         draining=status.draining,
         held="" if held is None else str(held),
+        held_id="" if held is None else held.identity,
         held_services=() if held is None else tuple(str(key) for key, _ in held.losses),
         foreign=tuple(str(key) for key in status.foreign),
         error=status.error,

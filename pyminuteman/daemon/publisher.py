@@ -12,7 +12,7 @@ from pyminuteman.vips.model import VIP, Backend, VIPKey
 __all__ = ["Publish", "claims_of"]
 
 Publish = Literal["all", "own", "none"]
-"""What of a source is told: everything; the backends on this host; nothing."""
+"""What of a source is told: everything; the backends on this host; nothing, and everything counts on this node alone."""
 
 
 def claims_of(
@@ -35,12 +35,12 @@ def claims_of(
         own_addresses: This host's.
         hosts: Addresses of all hosts of the cluster. A backend that names no host, and is at one of these or ours, is on that host: it
             is out of reach, or drained, when the host is.
-        publish: Which backends are told; with ``own``, a VIP that has none here is not told either.
+        publish: Which backends are in them; with ``own``, a VIP that has none here is not either. Whom they are told is for the caller.
         vouch: Whether the source has addresses from its own records, so that the policy need not allow them.
         standing: The claims that are known on a VIP: who was there before keeps it.
     """
     found: list[Claim] = []
-    for vip in () if publish == "none" else vips:
+    for vip in vips:
         backends = [_placed(backend, own_addresses, hosts) for backend in vip.backends]
         if publish == "own":
             backends = [one for one in backends if one.agent in own_addresses or one.address in own_addresses]

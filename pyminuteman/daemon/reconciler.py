@@ -2,9 +2,10 @@
 
 1. Nothing is done before something is desired for the first time.
 2. A service is ours when it is in the managed networks, and in the ledger or adopted. Others are never touched; one that stands where we
-   want ours is told of (*foreign*), and left alone.
+   want ours is told of (*foreign*), and left alone. Whether one stands there the kernel itself says, when ours is added: what was read
+   before may be older than it.
 3. What would take away more than the set share of the destinations that work is held back as a whole, until it is confirmed or the
-   desire changes. Nothing is held back by memory alone: the kernel's table is read first.
+   desire changes; nothing of it is written down as ours either. Nothing is held back by memory alone: the kernel's table is read first.
 4. The order on a host: addresses that go are withdrawn, IPVS is changed, addresses that come are announced, names follow. So no
    connection to a VIP ever ends at a port of the host itself.
 5. Desires that come while the kernel is busy give way to the newest. A failure is tried again with back-off, by a table that is read
@@ -19,7 +20,8 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from errno import EEXIST, ENODATA
 from random import Random
 from typing import Any, Final, Literal, Protocol
 
@@ -40,7 +42,9 @@ from pyminuteman.ipvs import (
     Service,
     ServiceKey,
     ServiceStatistics,
+    Snapshot,
 )
+from pyminuteman.ipvs.plan import AddService, Plan
 from pyminuteman.ipvs.shrinkage import Shrinkage, shrinkage
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.vips.desired import DesiredState
@@ -118,14 +122,15 @@ class ReconcilerStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What one sync came to."""
+    """What one sync came to; ``made`` is of services that are new, ``report`` of all else."""
 
+    made: ApplyReport
     report: ApplyReport
     services: int
     destinations: int
     foreign: tuple[ServiceKey, ...]
-    ledger_error: str
     host_errors: tuple[str, ...]
+    failure: IPVSError | LedgerError | None
 
 
 class Reconciler:
@@ -169,6 +174,7 @@ class Reconciler:
         self._dice = Random() if dice is None else dice  # noqa: S311 - jitter, no secret
         self._open_table = open_table
         self._scope = Scope(self._is_ours, "the ledger" if options.adopt != "everything" else str(options.managed))
+        self._fresh: frozenset[ServiceKey] = frozenset()
         self._drains: dict[ServiceKey, float] = {}
         self._wanted: DesiredState | None = None
         self._since: float | None = None
@@ -186,7 +192,9 @@ class Reconciler:
         self._counting: IPVSTable | None = None
 
     def _is_ours(self, key: ServiceKey) -> bool:
-        return key in self._options.managed and (self._options.adopt == "everything" or key in self._ledger)
+        if key not in self._options.managed:
+            return False
+        return self._options.adopt == "everything" or key in self._ledger or key in self._fresh
 
     # What is wanted
 
@@ -211,11 +219,14 @@ class Reconciler:
             self._audit_at = -math.inf
         self._wake.set()
 
-    def confirm(self) -> bool:
-        """What is held back may be done after all; False when nothing is."""
-        self._confirmed = self.status.held
+    def confirm(self, identity: str) -> bool:
+        """What is held back may be done after all; False when nothing is, or something else (:attr:`Shrinkage.identity`)."""
+        held = self.status.held
+        if held is None or held.identity != identity:
+            return False
+        self._confirmed = held
         self._wake.set()
-        return self._confirmed is not None
+        return True
 
     async def statistics(self) -> Mapping[ServiceKey, ServiceStatistics]:
         """What the kernel counts, a second old at most. Empty when it cannot be had."""
@@ -278,20 +289,14 @@ class Reconciler:
             self._drains.update((service.key, drain) for service, _ in resolution.services)
         try:
             done = await trio.to_thread.run_sync(self._carry_out, table, state, is_due)
-        except (ApplyError, NotConverged) as error:
-            failed = () if error.report is None else error.report.failed
-            for failure in failed:
-                self.status.errors[failure.operation.split(" ", 1)[0], failure.errno or 0] += 1
-            return self._failed(str(error))
         except IPVSError as error:
-            self.status.errors["read", getattr(error, "errno", 0) or 0] += 1
-            return self._failed(str(error))
+            return self._failed(error)
         if isinstance(done, Shrinkage):
             return self._hold(done)
         took = trio.current_time() - began
-        self._succeeded(done, state, took=took, since=since, audited=is_due)
-        if done.ledger_error:
-            return self._failed(done.ledger_error)
+        self._note(done, state, took=took, since=since, audited=is_due)
+        if done.failure is not None:
+            return self._failed(done.failure)
         if done.report.draining:
             left = min(seconds for _, _, seconds in done.report.draining)
             return max(_DRAIN_LOOK_LEAST_SECONDS, min(_DRAIN_LOOK_SECONDS, left))
@@ -301,28 +306,41 @@ class Reconciler:
 
     def _carry_out(self, table: IPVSTable, state: DesiredState, audit: bool) -> _Done | Shrinkage:
         """In a thread."""
-        current = table.snapshot(audit=audit)
-        there = {key for key in (service.key for service in current) if key in self._options.managed}
-        services, foreign, fresh = self._sort_out(state.services, there)
-        ledger_error = ""
-        try:
-            self._ledger.add(fresh)
-        except LedgerError as error:
-            ledger_error = str(error)
-            services = {service: rows for service, rows in services.items() if service.key in self._ledger}
-        wanted = table.pack(services)
         for reading in (True,) if audit else (False, True):
-            loss = shrinkage(table.snapshot(audit=reading), wanted, self._scope)
+            current = table.snapshot(audit=reading)
+            there = {key for key in (service.key for service in current) if key in self._options.managed}
+            services, foreign, fresh = self._sort_out(state.services, there)
+            loss = self._loss(table, current, services, fresh)
             if loss == self._confirmed or not loss.exceeds(self._options.max_loss_percent):
                 break
         else:
             return loss
+        failure: IPVSError | LedgerError | None = None
+        try:
+            self._ledger.add(fresh)
+        except LedgerError as error:
+            failure, fresh = error, []
+            services = {service: rows for service, rows in services.items() if service.key in self._ledger}
         keys = {service.key for service in services}
         staying = {key for key in there - keys if self._is_ours(key) and table_drains(self._drains, key, self._options)}
         host_errors = self._host_turn("before", keys | staying)
-        report = table.converge(services, audit=False)
+        made = ApplyReport(Plan(), 0.0)
+        if fresh and self._options.adopt == "no":
+            made, failure = self._make(table, services, frozenset(fresh))
+            unmade = _unmade(made)
+            services = {service: rows for service, rows in services.items() if service.key not in unmade}
+            keys -= unmade.keys()
+            foreign += tuple(key for key, errno in unmade.items() if errno == EEXIST)
+            try:
+                self._ledger.strike(unmade)
+            except LedgerError as error:
+                failure = failure or error
+        try:
+            report = table.converge(services, audit=False)
+        except ApplyError as error:  # the rest of it was done, and the host follows that
+            report, failure = error.report, failure or error
         left = {service.key for service in table.snapshot(audit=False)}
-        ours = keys | {key for key in left if self._is_ours(key)}
+        ours = {key for key in left if self._is_ours(key)}
         if audit and self._host is not None:
             host_errors += self._host_turn("audit", ours)
         host_errors += self._host_turn("after", ours)
@@ -331,9 +349,27 @@ class Reconciler:
         try:
             self._ledger.strike(key for key in self._ledger.keys if key not in left and key not in keys)
         except LedgerError as error:
-            ledger_error = ledger_error or str(error)
+            failure = failure or error
         rows = sum(len(destinations) for destinations in services.values())
-        return _Done(report, len(services), rows, foreign, ledger_error, host_errors)
+        return _Done(made, report, len(services), rows, foreign, host_errors, failure)
+
+    def _loss(
+        self, table: IPVSTable, current: Snapshot, services: Mapping[Service, tuple[Any, ...]], fresh: Iterable[ServiceKey]
+    ) -> Shrinkage:
+        """What would be lost. What is fresh is in scope meanwhile; it is written down when nothing is held back."""
+        self._fresh = frozenset(fresh)
+        try:
+            return shrinkage(current, table.pack(services), self._scope)
+        finally:
+            self._fresh = frozenset()
+
+    def _make(
+        self, table: IPVSTable, services: Iterable[Service], fresh: frozenset[ServiceKey]
+    ) -> tuple[ApplyReport, ApplyError | None]:
+        """Make services that are nobody's yet; and what is wrong besides that some of them are there."""
+        report = table.add_services(service for service in services if service.key in fresh)
+        wrong = {at: error for at, error in report.errors.items() if error[0] not in {EEXIST, ENODATA}}
+        return report, ApplyError(replace(report, errors=wrong)) if wrong else None
 
     def _sort_out(
         self, desired: Mapping[Service, tuple[Any, ...]], there: set[ServiceKey]
@@ -374,29 +410,34 @@ class Reconciler:
 
     # What is told
 
-    def _succeeded(self, done: _Done, state: DesiredState, *, took: float, since: float | None, audited: bool) -> None:
+    def _note(self, done: _Done, state: DesiredState, *, took: float, since: float | None, audited: bool) -> None:
         status, now = self.status, trio.current_time()
-        self._failures, self._confirmed = 0, None
+        self._confirmed = None
         status.services, status.destinations = done.services, done.destinations
-        status.last_sync_at, status.last_sync_seconds = self._clock(), took
-        status.syncs_total += 1
-        status.draining, status.held, status.foreign, status.error = len(done.report.draining), None, done.foreign, ""
-        status.sync.add(took)
-        if since is not None and self._since is since:
-            status.programming.add(now - since)
-        if self._wanted is state:
-            self._since = None
+        status.draining, status.held, status.foreign = len(done.report.draining), None, done.foreign
         self._told.pop("held", None)
-        self._told.pop("failed", None)
-        self._told.pop("ledger", None)
+        if done.failure is None:
+            self._failures, status.error = 0, ""
+            status.last_sync_at, status.last_sync_seconds = self._clock(), took
+            status.syncs_total += 1
+            status.sync.add(took)
+            if since is not None and self._since is since:
+                status.programming.add(now - since)
+            if self._wanted is state:
+                self._since = None
+            self._told.pop("failed", None)
+            self._told.pop("ledger", None)
         self._say("foreign", "foreign", *_of_foreign(done.foreign))
         self._say("host", "host", "; ".join(dict.fromkeys(done.host_errors)))
-        if done.report.plan:
-            text = f"{done.report.plan.summary()}, in {done.report.elapsed_seconds * 1000:.1f} ms"
-            self._tell("sync", self._named(text), {"namespace": self.name, "operations": len(done.report.plan)})
+        done_now = [report for report in (done.made, done.report) if len(report.plan) > len(report.errors)]
+        if done_now:
+            seconds = sum(report.elapsed_seconds for report in done_now)
+            text = f"{'; '.join(report.plan.summary() for report in done_now)}, in {seconds * 1000:.1f} ms"
+            operations = sum(len(report.plan) for report in done_now)
+            self._tell("sync", self._named(text), {"namespace": self.name, "operations": operations})
             if audited and self._as_desired is state and not done.report.draining:
                 self._note_repair(now)
-        self._as_desired = state
+        self._as_desired = state if done.failure is None else None
         if not done.report.draining:
             named = {service.key for service in state.services}
             for key in [key for key in self._drains if key not in named]:
@@ -416,10 +457,17 @@ class Reconciler:
     def _hold(self, loss: Shrinkage) -> float:
         self.status.held = loss
         text = f"held back: {loss} would be lost, more than {self._options.max_loss_percent:g} %; nothing was changed"
-        self._say("held", "held_back", text, {"services": [str(key) for key, _ in loss.losses[:100]]})
+        self._say("held", "held_back", text, {"id": loss.identity, "services": [str(key) for key, _ in loss.losses[:100]]})
         return max(0.0, self._audit_at - trio.current_time())
 
-    def _failed(self, text: str) -> float:
+    def _failed(self, error: IPVSError | LedgerError) -> float:
+        match error:
+            case ApplyError() | NotConverged():
+                for failure in () if error.report is None else error.report.failed:
+                    self.status.errors[failure.operation.split(" ", 1)[0], failure.errno or 0] += 1
+            case IPVSError():
+                self.status.errors["read", getattr(error, "errno", 0) or 0] += 1
+        text = str(error)
         self._failures += 1
         self._audit_at = -math.inf
         self.status.error = text
@@ -464,6 +512,12 @@ class Reconciler:
             self._host_turn("before", staying)
         self._ledger.strike(key for key in self._ledger.keys if not report.draining)
         return report
+
+
+def _unmade(made: ApplyReport) -> dict[ServiceKey, int]:
+    """The services that were not made, with the error number. One whose answer was lost (ENODATA) is held to be made, as it likely was."""
+    failed = {at: errno for at, (errno, _) in made.errors.items() if errno != ENODATA}
+    return {operation.service.key: failed[at] for at in failed if isinstance(operation := made.plan[at], AddService)}
 
 
 def table_drains(drains: Mapping[ServiceKey, float], key: ServiceKey, options: ReconcilerOptions) -> bool:

@@ -102,7 +102,9 @@ def _kernel(kernel: KernelObserved) -> Plain:
         "last_sync_seconds": None if kernel.last_sync_seconds is None else round(kernel.last_sync_seconds, 6),
         "syncs": kernel.syncs_total,
         "draining": kernel.draining,
-        "held_back": {"text": kernel.held, "services": list(kernel.held_services)} if kernel.held else None,
+        "held_back": (
+            {"id": kernel.held_id, "text": kernel.held, "services": list(kernel.held_services)} if kernel.held else None
+        ),
         "foreign": list(kernel.foreign),
         "error": kernel.error,
     }

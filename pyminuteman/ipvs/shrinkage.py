@@ -5,6 +5,7 @@ What counts is not what is removed but what is missing afterwards: backends that
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import NamedTuple
 
 from pyminuteman.ipvs.records import DESTINATION_KEY_SIZE, DESTINATION_SIZE, destination_keys, destination_rows
@@ -30,6 +31,14 @@ class Shrinkage(NamedTuple):
     losses: tuple[tuple[ServiceKey, int], ...]
     lost: int
     present: int
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that name just this loss: who confirms it says what he has seen."""
+        digest = blake2b(f"{self.lost}/{self.present}".encode(), digest_size=8)
+        for key, count in self.losses:
+            digest.update(key.packed + count.to_bytes(8, "big"))
+        return digest.hexdigest()
 
     @property
     def percent(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import ECANCELED
 from types import TracebackType
@@ -287,6 +287,26 @@ class IPVSTable:
                 return report
             raise NotConverged(attempts, select(report.plan, sorted(report.errors)), report)
 
+    def add_services(self, services: Iterable[Service]) -> ApplyReport:
+        """Add services that nobody has yet, without destinations. One that is there already is left as it is, whoever's it is.
+
+        For those who keep a ledger of what is theirs: the kernel itself says whether a service is new, and no reading of before.
+
+        Returns:
+            The report. Nothing is raised for what failed: ``errors`` has it, with EEXIST for what was there.
+
+        Raises:
+            OutsideScope: One is not in scope. Nothing was added.
+        """
+        wanted = Snapshot({service.key.packed: (service.packed, b"") for service in services})
+        check_scope(wanted.entries, self.scope)
+        with self._alone() as backend:
+            before = self._mirror
+            report = self._apply(backend, backend.diff(Snapshot(), wanted), exclusive=True)
+            if before is not None and not report.errors:
+                self._mirror = Snapshot({**before.entries, **wanted.entries}, before.features)
+        return report
+
     def flush(self) -> ApplyReport:
         """Remove every service in scope, at once and without draining.
 
@@ -431,6 +451,7 @@ class IPVSTable:
         plan: Plan,
         *,
         stop_on_error: bool = False,
+        exclusive: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> ApplyReport:
         if not plan:
@@ -448,7 +469,7 @@ class IPVSTable:
                     break
             if progress:
                 progress(start + len(part), len(plan))
-        settled = settle(backend, plan, errors) if errors and not stop_on_error else frozenset()
+        settled = settle(backend, plan, errors) if errors and not (stop_on_error or exclusive) else frozenset()
         return ApplyReport(plan, self._clock() - began, errors, settled)
 
 

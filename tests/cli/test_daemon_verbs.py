@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pyminuteman.cli.daemon_views import backend_lines, event_line, status_lines
+from pyminuteman.daemon.api.subject import NotNow
 from pyminuteman.daemon.client_errors import DaemonForbidden
 from pyminuteman.daemon.observed import KernelObserved, Mark
 from tests.cli.conftest import Console
@@ -39,9 +40,14 @@ def verb(cli: Console, running: Running) -> Any:
     return call
 
 
+HELD = "0123456789abcdef"
+
+
 def held(running: Running, *namespaces: str) -> None:
     found = tuple(
-        KernelObserved(namespace=name, last_sync_at=WALL, held="9 of 9 destinations", held_services=("tcp 11.0.0.1:80",))
+        KernelObserved(
+            namespace=name, last_sync_at=WALL, held="9 of 9 destinations", held_id=HELD, held_services=("tcp 11.0.0.1:80",)
+        )
         for name in namespaces
     )
     running.double.seen = replace(running.double.seen, kernels=found)
@@ -209,7 +215,9 @@ def test_confirm_shows_what_is_held_back_first(
     assert verb("confirm").stderr == "nothing is held back\n"
     confirmed: list[str] = []
 
-    async def confirm(namespace: str) -> None:
+    async def confirm(namespace: str, identity: str) -> None:
+        if identity != HELD:
+            raise NotNow("something else is held back")
         confirmed.append(namespace)
 
     monkeypatch.setattr(running.double, "confirm", confirm)
@@ -222,6 +230,10 @@ def test_confirm_shows_what_is_held_back_first(
     cli.interactive = True
     plain = json.loads(verb("confirm", "-o", "json", stdin="y\n").stdout)
     assert [one["namespace"] for one in plain["confirmed"]] == ["", "blue"]
+    assert confirmed == ["blue", "", "blue"]
+    (kernel,) = [one for one in running.double.seen.kernels if one.namespace == "blue"]
+    running.double.seen = replace(running.double.seen, kernels=(replace(kernel, held_id="0" * 16),))
+    assert "something else is held back" in verb("confirm", "--yes", expect=1).stderr
     assert confirmed == ["blue", "", "blue"]
 
 

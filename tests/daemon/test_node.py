@@ -20,12 +20,12 @@ from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import IPVSTable, Scope
-from pyminuteman.kv import open_store
+from pyminuteman.kv import StoreLimits, open_store
 from pyminuteman.membership import open_membership
 from pyminuteman.sources.push import PushSource
 from pyminuteman.testing.fake_kernel import FakeKernel
 from pyminuteman.vips.desired import DesiredTable
-from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey
+from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
 WEB = VIPKey.tcp("11.0.0.1", 80)
@@ -47,7 +47,9 @@ class Host:
 
 
 @asynccontextmanager
-async def cluster(count: int, directory: Path, **options: Any) -> AsyncIterator[list[Host]]:
+async def cluster(
+    count: int, directory: Path, *, feed_options: FeedOptions | None = None, limits: StoreLimits | None = None, **options: Any
+) -> AsyncIterator[list[Host]]:
     hosts: list[Host] = []
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         contact: list[Endpoint] = []
@@ -58,7 +60,7 @@ async def cluster(count: int, directory: Path, **options: Any) -> AsyncIterator[
                 )
             )
             contact = contact or [membership.me.endpoint]
-            store = await stack.enter_async_context(open_store(membership, alone_seconds=0.1))
+            store = await stack.enter_async_context(open_store(membership, limits=limits, alone_seconds=0.1))
             monitor = await stack.enter_async_context(open_monitor())
             events, kernel, source = EventLog(), FakeKernel(), PushSource()
             box: list[Node] = []
@@ -77,7 +79,7 @@ async def cluster(count: int, directory: Path, **options: Any) -> AsyncIterator[
                     membership=membership,
                     store=store,
                     feeds=[feed],
-                    options={"web": FeedOptions()},
+                    options={"web": feed_options or FeedOptions()},
                     outlook=Outlook(ClaimTable(), DesiredTable(own_addresses=own), POLICY),
                     monitor=monitor,
                     reconcilers={"": reconciler},
@@ -168,3 +170,33 @@ async def test_a_member_that_leaves_takes_its_backends_with_it(tmp_path: Path) -
         await until(lambda: all(set(host.weights()) == {"10.0.0.1:8080", "10.0.0.2:8080"} for host in (one, two)))
         assert one.node.events.counts["member_left"] == 1
         assert one.node.events.counts["backend_out"] >= 1
+
+
+@pytest.mark.trio
+async def test_what_is_not_published_counts_on_its_own_node_alone(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path, feed_options=FeedOptions("none"), max_loss_percent=100) as (one, two):
+        one.source.push([vip(Backend("10.0.0.1", 8080), Backend("10.0.0.7", 8080))])
+        two.source.push([vip(Backend("10.0.0.2", 8080))])
+        await until(
+            lambda: set(one.weights()) == {"10.0.0.1:8080", "10.0.0.7:8080"} and set(two.weights()) == {"10.0.0.2:8080"}
+        )
+        assert one.node.store.entries("vip/") == two.node.store.entries("vip/") == []
+        await two.node.drain(one.node.membership.me.id, by="ann", reason="")  # marks bear on it as on all
+        await until(lambda: one.weights()["10.0.0.1:8080"] == 0)
+        one.source.push([])
+        await until(lambda: one.weights() == {} and len(two.weights()) == 1)
+
+
+@pytest.mark.trio
+async def test_what_the_store_has_no_room_for_hides_nothing_else_and_is_told_of_once(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path, limits=StoreLimits(value_max_bytes=200)) as (one, two):
+        long = VIP(VIPKey.tcp(VIPName("/" + "x" * 190, "marathon"), 80), (Backend("10.0.0.1", 1),), principal="y" * 60)
+        one.source.push([long, vip(Backend("10.0.0.1", 8080))])
+        await until(lambda: two.weights() == {"10.0.0.1:8080": 1})
+        one.source.push([long, vip(Backend("10.0.0.2", 8080))])
+        await until(lambda: two.weights() == {"10.0.0.2:8080": 1})
+        (refused,) = [event for event in one.node.events.since(0) if event.kind == "refused"]
+        assert "the limit is 200" in refused.text
+        assert list(one.node.voice.untold) == [str(long.key)]
+        one.source.push([vip(Backend("10.0.0.2", 8080))])
+        await until(lambda: not one.node.voice.untold)

@@ -75,6 +75,7 @@ def test_what_a_reconciler_has_done() -> None:
     assert kernel("", status(last_queued_at=None)).changes_pending == 0
     held = kernel("", status(held=Shrinkage(((KEY, 7),), 7, 10)))
     assert (held.held, held.held_services) == ("7 of 10 destinations (70 %)", ("tcp 11.0.0.1:80",))
+    assert held.held_id == Shrinkage(((KEY, 7),), 7, 10).identity
 
 
 def test_errors_have_their_symbols() -> None:
@@ -167,6 +168,6 @@ async def test_a_node_is_served(tmp_path: Path) -> None:
         with pytest.raises(NoSuchThing):
             subject.push("other", SourceState())
         with pytest.raises(NotNow):
-            await subject.confirm("")
+            await subject.confirm("", "0" * 16)
     assert [verb for verb, *_ in double.done] == ["drain", "undrain", "weight", "clear", "reload"]
     assert source.status.counters["pushes"] == 1

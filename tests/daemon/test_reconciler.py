@@ -16,7 +16,8 @@ from pyminuteman.daemon.ledger import Ledger, LedgerError
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
 from pyminuteman.host.errors import HostSetupError
-from pyminuteman.ipvs import Destination, IPVSTable, Scope, Service, ServiceKey
+from pyminuteman.ipvs import Destination, IPVSTable, Scope, Service, ServiceKey, Snapshot
+from pyminuteman.ipvs.plan import AddDestination, AddService, Plan
 from pyminuteman.testing.fake_kernel import FakeKernel
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.desired import DesiredState, DesiredTable
@@ -197,6 +198,85 @@ async def test_what_is_somebody_elses_is_left_alone_and_told_of_once() -> None:
         assert one.kinds().count("foreign") == 1
 
 
+def slip_in(kernel: FakeKernel, *keys: ServiceKey) -> None:
+    """Somebody else makes these, beside what is there."""
+    row = Destination("10.9.9.9", 1)
+    plan = Plan.of(step for key in keys for step in (AddService(Service(key, "rr")), AddDestination(Service(key, "rr"), row)))
+    IPVSTable(scope=Scope.everything(), backend=kernel).apply(plan)
+
+
+@pytest.mark.trio
+async def test_what_somebody_made_since_the_table_was_read_is_not_taken_over(tmp_path: Path) -> None:
+    kernel, ledger = Kernel(), tmp_path / "ledger.json"
+    async with bench(kernel, ledger, host=True, audit_seconds=3600) as one:
+        await one.carry_out(state(vip(1, "11.0.0.2")))
+        slip_in(kernel, WEB)
+        await one.carry_out(state(vip(2), vip(1, "11.0.0.2"), vip(1, "11.0.0.3")))
+        assert one.rows() == {"11.0.0.1": {"10.9.9.9": 1}, "11.0.0.2": {"10.0.0.1": 1}, "11.0.0.3": {"10.0.0.1": 1}}
+        assert one.reconciler.status.foreign == (WEB,)
+        assert one.reconciler.status.error == ""
+        assert one.kinds().count("foreign") == 1
+        assert one.host is not None
+        assert one.host.calls[-1] == ("after", ["11.0.0.2", "11.0.0.3"], 3)
+        assert WEB not in Ledger(ledger, boot="this")
+        await one.carry_out(state(vip(1, "11.0.0.2")))  # nor is it removed when it is no longer desired
+        assert set(one.rows()) == {"11.0.0.1", "11.0.0.2"}
+
+
+@pytest.mark.trio
+async def test_nor_is_what_somebody_makes_between_the_reading_and_the_adding() -> None:
+    class Busy(Kernel):
+        fast = False
+
+        def read(self, previous: Snapshot | None = None, *, kernel_order: bool = False) -> Snapshot:
+            snapshot = super().read(previous, kernel_order=kernel_order)
+            if self.fast:
+                self.fast = False
+                slip_in(self, WEB)
+            return snapshot
+
+    kernel = Busy()
+    async with bench(kernel) as one:
+        kernel.fast = True
+        await one.carry_out(state(vip(2), vip(1, "11.0.0.2")))
+        assert one.rows() == {"11.0.0.1": {"10.9.9.9": 1}, "11.0.0.2": {"10.0.0.1": 1}}
+        assert one.reconciler.status.foreign == (WEB,)
+        IPVSTable(scope=Scope.services([WEB]), backend=kernel).flush()
+        one.reconciler.wake(audit=True)  # it is free now
+        await until(lambda: one.rows()["11.0.0.1"] == {"10.0.0.1": 1, "10.0.0.2": 1} if "11.0.0.1" in one.rows() else False)
+        assert one.reconciler.status.foreign == ()
+
+
+@pytest.mark.trio
+async def test_one_service_that_the_kernel_refuses_keeps_no_other_out() -> None:
+    kernel = Kernel()
+    async with bench(kernel, host=True) as one:
+        bad = VIP(VIPKey.tcp("11.0.0.1", 80), (Backend("10.0.0.1", 80),), VIPSettings("nosuch"))
+        wanted = state(bad, vip(1, "11.0.0.2"))
+        one.reconciler.want(wanted)
+        await until(lambda: one.reconciler.status.error)
+        assert one.rows() == {"11.0.0.2": {"10.0.0.1": 1}}
+        assert one.host is not None
+        assert one.host.calls[-1] == ("after", ["11.0.0.2"], 1)
+        assert one.synced == [wanted]
+        assert one.ledger.keys == {ServiceKey.tcp("11.0.0.2", 80)}
+        assert (one.kinds().count("sync"), one.kinds().count("sync_failed")) == (1, 1)
+        slip_in(kernel, WEB)  # of what was not made nothing is ours
+        await until(lambda: one.reconciler.status.foreign == (WEB,))
+        assert one.rows()["11.0.0.1"] == {"10.9.9.9": 1}
+
+
+@pytest.mark.trio
+async def test_of_what_is_held_back_nothing_is_written_down_as_ours(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    async with bench(path=path, max_loss_percent=50.0) as one:
+        await one.carry_out(state(vip(10)))
+        one.reconciler.want(state(vip(1), vip(1, "11.0.0.2")))
+        await until(lambda: one.reconciler.status.held)
+        assert Ledger(path, boot="this").keys == one.ledger.keys == {WEB}
+        assert set(one.rows()) == {"11.0.0.1"}
+
+
 @pytest.mark.trio
 async def test_adoption_takes_over_what_is_desired_or_all_that_is_managed() -> None:
     for adopt, left in (("desired", {"11.0.0.1", "11.0.0.9", "12.0.0.1"}), ("everything", {"11.0.0.1", "12.0.0.1"})):
@@ -212,7 +292,7 @@ async def test_adoption_takes_over_what_is_desired_or_all_that_is_managed() -> N
 async def test_a_great_loss_is_held_back_until_it_is_confirmed_or_not_desired_any_more() -> None:
     async with bench(max_loss_percent=50.0) as one:
         await one.carry_out(state(vip(10)))
-        assert not one.reconciler.confirm()
+        assert not one.reconciler.confirm("")
         one.reconciler.want(state(vip(2)))
         await until(lambda: one.reconciler.status.held)
         assert len(one.rows()["11.0.0.1"]) == 10
@@ -221,8 +301,14 @@ async def test_a_great_loss_is_held_back_until_it_is_confirmed_or_not_desired_an
         assert one.reconciler.status.held is None
         one.reconciler.want(state(vip(2)))
         await until(lambda: one.reconciler.status.held)
-        assert one.reconciler.confirm()
-        await until(lambda: len(one.rows()["11.0.0.1"]) == 2)
+        held = one.reconciler.status.held
+        assert held is not None
+        one.reconciler.want(state(vip(3)))
+        await until(lambda: one.reconciler.status.held != held)
+        assert not one.reconciler.confirm(held.identity)  # it is something else by now
+        assert one.reconciler.status.held is not None
+        assert one.reconciler.confirm(one.reconciler.status.held.identity)
+        await until(lambda: len(one.rows()["11.0.0.1"]) == 3)
 
 
 @pytest.mark.trio
@@ -282,7 +368,13 @@ def test_a_ledger_of_another_boot_or_that_is_broken_says_nothing(tmp_path: Path)
         path.write_text(text)
         broken = Ledger(path, boot="one")
         assert (broken.keys, "left alone" in broken.problem) == (frozenset(), True)
-    ledger.strike([WEB])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LedgerError):
+        ledger.strike([WEB])
+    assert WEB not in ledger  # whatever the disk says
+    path.rmdir()
+    ledger.strike([])
     assert ledger.keys == frozenset()
     assert Ledger(path, boot="one").keys == frozenset()
 

@@ -88,9 +88,13 @@ def test_the_state_of_a_node(changes: dict[str, Any], state: str, kinds: set[str
 
 
 def test_what_is_held_back_is_told() -> None:
-    kernel = KernelObserved("ns", held="7 of 10 destinations (70 %)", held_services=("tcp 11.0.0.1:80",))
+    kernel = KernelObserved("ns", held="7 of 10 destinations (70 %)", held_id="a" * 16, held_services=("tcp 11.0.0.1:80",))
     seen = observation(kernels=(kernel,))
-    assert status_view(seen)["kernel"][0]["held_back"] == {"text": kernel.held, "services": ["tcp 11.0.0.1:80"]}
+    assert status_view(seen)["kernel"][0]["held_back"] == {
+        "id": "a" * 16,
+        "text": kernel.held,
+        "services": ["tcp 11.0.0.1:80"],
+    }
     assert problems(seen)[0]["text"] == "namespace ns: held back, for it would take away 7 of 10 destinations (70 %)"
 
 

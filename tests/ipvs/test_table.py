@@ -248,6 +248,30 @@ def test_an_edit_that_fails_after_an_add_that_existed_is_not_settled(table: IPVS
     assert caught.value.report.errors == {0: (EEXIST, "")}
 
 
+# Adding what nobody has
+
+
+def test_services_are_added_that_nobody_has_and_those_that_are_there_are_left(table: IPVSTable, fake: FakeKernel) -> None:
+    table.snapshot()
+    fake.execute(Plan.of([AddService(WEB), AddDestination(WEB, A)]))  # since then
+    reads = fake.reads
+    report = table.add_services([Service.tcp("11.0.0.1", 80, scheduler="lc"), DNS])
+    assert {report.plan[at]: errno for at, (errno, _) in report.errors.items()} == {
+        AddService(Service.tcp("11.0.0.1", 80, scheduler="lc")): EEXIST
+    }
+    assert fake.reads == reads
+    assert ours(fake) == Snapshot.of({WEB: [A], DNS: []})
+    reads = fake.reads
+    assert WEB in table.snapshot(audit=False)  # what was remembered was wrong, and is read again
+    assert fake.reads == reads + 1
+    assert not table.add_services([Service.udp("11.0.0.1", 54)]).errors
+    assert len(table.snapshot(audit=False)) == len(fake.services)
+    assert fake.reads == reads + 1
+    with pytest.raises(OutsideScope):
+        table.add_services([Service.udp("11.0.0.1", 55), FOREIGN])
+    assert len(fake.services) == 4
+
+
 # Going by memory
 
 

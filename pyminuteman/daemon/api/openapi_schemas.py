@@ -18,6 +18,7 @@ _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _BOOL: Final[Schema] = {"type": "boolean"}
 _PORT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 _ID: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_HELD: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 _WEIGHT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 
 
@@ -130,7 +131,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
         last_sync_seconds=_or_null(_SECONDS),
         syncs=_COUNT,
         draining=_COUNT,
-        held_back=_or_null(_object("What is held back, and which services would lose it.", text=_TEXT, services=_list(_TEXT))),
+        held_back=_or_null(
+            _object("What is held back, and which services would lose it.", id=_HELD, text=_TEXT, services=_list(_TEXT))
+        ),
         foreign=_list(_TEXT),
         error=_TEXT,
     ),
@@ -265,7 +268,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
         weight=_or_null({**_WEIGHT, "description": "null leaves it to the source."}),
         reason=_REASON,
     ),
-    "ConfirmRequest": _request("Where.", (), namespace={**_TEXT, "description": "Empty, the default, is the host's own."}),
+    "ConfirmRequest": _request(
+        "What, and where.",
+        ("id",),
+        id={**_HELD, "description": "held_back.id of the namespace in /v1/status. If something else is held back by now: 409."},
+        namespace={**_TEXT, "description": "Empty, the default, is the host's own."},
+    ),
     "Nothing": _request("Nothing.", ()),
     "Document": {
         "type": "object",

@@ -27,6 +27,7 @@ _REASON_MAX: Final = 500
 _TEXT_MAX: Final = 500
 _UNSEEN: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What no reason holds: it is shown to all, on terminals too."""
+_HELD: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +118,19 @@ async def read_weight(request: Request, seen: Observation) -> WeightRequest:
     return WeightRequest(_target(row, seen), weight, _reason(row))
 
 
-async def read_confirm(request: Request) -> str:
-    """Of ``/v1/confirm``: the namespace; empty for the host's own.
+async def read_confirm(request: Request) -> tuple[str, str]:
+    """Of ``/v1/confirm``: the namespace, empty for the host's own, and the id of what is held back.
 
     Raises:
         ApiError: As for :func:`read_mark`.
     """
-    row = await _row(request, {"namespace"})
+    row = await _row(request, {"namespace", "id"})
     namespace: str = _checked(lambda: get(row, "namespace", (), str, ""))
-    return namespace
+    identity: str = _checked(lambda: get(row, "id", (), str, ""))
+    if not _HELD.fullmatch(identity):
+        what = "is missing" if not identity else "is not 16 hexadecimal digits"
+        raise _bad(f"id {what}: say what you confirm", "it is held_back.id of the namespace in /v1/status")
+    return namespace, identity
 
 
 async def read_nothing(request: Request) -> None:

@@ -33,6 +33,8 @@ __all__ = ["Routes"]
 _FRESH_SECONDS: Final = 0.25
 """Views are made anew when anything has happened, and else so often."""
 _METRICS_SECONDS: Final = 1.0
+_PLACES_MAX: Final = 20
+"""Places of a pushed document that an answer names."""
 _JSON: Final = "application/json"
 
 
@@ -135,7 +137,7 @@ class Routes:
         return _done(changes=list(await self._carry_out(self._subject.reload())))
 
     async def _confirm(self, request: Request) -> Response:
-        await self._carry_out(self._subject.confirm(await read_confirm(request)))
+        await self._carry_out(self._subject.confirm(*await read_confirm(request)))
         return _done()
 
     async def _push(self, request: Request) -> Response:
@@ -151,10 +153,10 @@ class Routes:
             raise ApiError(422, "no_vips", str(error), "see docs/sources/file.md for the document") from None
         problems = [{"where": problem.where.removeprefix(": "), "reason": problem.reason} for problem in state.problems]
         if problems:  # whoever pushes can put it right at once; a file cannot be answered
-            text = f"{problems[0]['where']}: {problems[0]['reason']}"
-            raise ApiError(
-                422, "no_vips", f"{len(problems)} of it is wrong, as {text}", "nothing was changed; put all of it right"
-            )
+            places = "; ".join(f"{problem['where']}: {problem['reason']}" for problem in problems[:_PLACES_MAX])
+            more = f"; and {len(problems) - _PLACES_MAX} more" if len(problems) > _PLACES_MAX else ""
+            text = f"{len(problems)} {'is' if len(problems) == 1 else 'are'} wrong: {places}{more}"
+            raise ApiError(422, "no_vips", text, "nothing was changed; put all of it right")
         return _done(changed=self._push_now(name, state), vips=len(state.vips))
 
     def _push_now(self, name: str, state: SourceState) -> bool:

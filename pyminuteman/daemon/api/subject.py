@@ -66,8 +66,8 @@ class Verbs(Protocol):
     async def reload(self) -> Sequence[str]:
         """Read the configuration anew; what has changed, in words."""
 
-    async def confirm(self, namespace: str) -> None:
-        """Carry out what is held back there."""
+    async def confirm(self, namespace: str, identity: str) -> None:
+        """Carry out what is held back there, if it is that."""
 
     def push(self, source: str, state: SourceState) -> bool:
         """From now on all of this is what that source wants; whether that is anything new."""

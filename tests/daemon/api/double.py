@@ -210,7 +210,8 @@ class Double:
         self.done.append(("reload",))
         return ["log.level"]
 
-    async def confirm(self, namespace: str) -> None:
+    async def confirm(self, namespace: str, identity: str) -> None:
+        assert len(identity) == 16
         if namespace:
             raise NoSuchThing(f"there is no namespace {namespace!r}")
         raise NotNow("nothing is held back")

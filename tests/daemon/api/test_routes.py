@@ -114,8 +114,11 @@ async def test_drains_name_who_did_it(tmp_path: Path) -> None:
         ("/v1/weight", {"backend": "10.0.0.1:8080", "weight": 65536}, 400, "bad_request", "0 to 65535"),
         ("/v1/weight", {"backend": "10.0.0.1:8080", "weight": True}, 400, "bad_request", "0 to 65535"),
         ("/v1/reload", {"now": 1}, 400, "bad_request", "unknown key"),
-        ("/v1/confirm", {"namespace": "x"}, 404, "no_such_thing", "no namespace"),
-        ("/v1/confirm", {}, 409, "not_now", "nothing is held back"),
+        ("/v1/confirm", {"namespace": "x", "id": "0" * 16}, 404, "no_such_thing", "no namespace"),
+        ("/v1/confirm", {"id": "0" * 16}, 409, "not_now", "nothing is held back"),
+        ("/v1/confirm", {}, 400, "bad_request", "id is missing: say what you confirm"),
+        ("/v1/confirm", {"id": "0" * 15}, 400, "bad_request", "16 hexadecimal digits"),
+        ("/v1/confirm", {"id": 7}, 400, "bad_request", "id"),
     ],
 )
 @pytest.mark.trio
@@ -153,6 +156,12 @@ async def test_a_pushed_source_counts_as_a_whole_or_not(tmp_path: Path) -> None:
         status, error = await refused(client, "PUT", "/v1/sources/pushed", body={"vip": [vip, {**vip, "listen": "11"}]})
         assert (status, error["code"]) == (422, "no_vips")
         assert "vip[1].listen" in error["message"]
+        bad = [{**vip, "listen": f"tcp://11.0.0.{number}:0"} for number in range(1, 30)]
+        status, error = await refused(client, "PUT", "/v1/sources/pushed", body={"vip": [vip, *bad]})
+        assert status == 422
+        assert error["message"].startswith("29 are wrong: ")
+        assert all(f"vip[{number}].listen: " in error["message"] for number in range(1, 21))
+        assert error["message"].endswith("; and 9 more")
         status, error = await refused(client, "PUT", "/v1/sources/other", body={})
         assert (status, error["code"], error["hint"][:17]) == (404, "no_such_source", "there are: pushed")
     assert [name for name, *_ in double.done] == ["push"]

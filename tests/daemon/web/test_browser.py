@@ -182,7 +182,7 @@ def test_hostile_texts_are_texts(page: Browser, serve: Serve) -> None:
         reason=HOSTILE[3],
         problems=[{"where": HOSTILE[0], "reason": HOSTILE[1]}],
     )
-    cluster.held_back = {"text": HOSTILE[2], "services": []}
+    cluster.held_back = {"id": "0" * 16, "text": HOSTILE[2], "services": []}
     cluster.turn(1, "down")
     cluster.drain(2, HOSTILE[0], HOSTILE[1])
     serve(cluster)

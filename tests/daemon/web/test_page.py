@@ -160,7 +160,7 @@ def test_why_a_backend_is_out() -> None:
 def test_what_is_wrong() -> None:
     cluster = PageCluster(3, vips=1, backends=2)
     cluster.problems = [{"kind": "source", "text": "the source web is stale"}]
-    cluster.held_back = {"text": "8 of 12 destinations would go", "services": ["tcp://11.0.0.1:443"]}
+    cluster.held_back = {"id": "0" * 16, "text": "8 of 12 destinations would go", "services": ["tcp://11.0.0.1:443"]}
     cluster.vips[0]["failed_open"] = ["every backend is unhealthy"]
     cluster.sources[0].update(
         state="stale", age_seconds=None, reason="no answer", problems=[{"where": "line 3", "reason": "no address"}]
