@@ -18,7 +18,7 @@ from pyminuteman.host.journal import namespace_id
 from pyminuteman.host.namespaces import in_namespace
 from tests.conftest import ROOT
 from tests.support.host_namespaces import Inside, own_namespace
-from tests.support.tools import tool
+from tests.support.tools import missing, tool
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_no_descriptor_is_left_behind() -> None:
 def test_a_program_keeps_the_capability_of_one_who_is_not_root() -> None:
     """Without ambient capabilities it would lose them at its start."""
     if CAP_NET_ADMIN not in effective():
-        pytest.skip("takes CAP_NET_ADMIN")
+        missing("CAP_NET_ADMIN")
     work = "from pyminuteman.host.tools import run; print(run(['grep', 'CapEff', '/proc/self/status']).output)"
     command = [tool("setpriv", "util-linux"), "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin",
                "--ambient-caps=-all,+net_admin", sys.executable, "-c", work]  # fmt: skip
