@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyminuteman.daemon.privileges import Capability
+from pyminuteman.capabilities import Capability
 from tests.support.kernel import ipvsadm
 from tests.support.systemd import ROOT, Systemd
 
