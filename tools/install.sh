@@ -27,6 +27,7 @@ packages="gcc libc6-dev pkg-config libnl-3-dev libnl-genl-3-dev libnl-route-3-de
 case $extra in
 dev)
     packages="$packages nftables clang libclang-rt-dev valgrind libc6-dbg etcd-server"
+    packages="$packages prometheus" # for its promtool, which reads the alert rules
     packages="$packages chromium chromium-driver fonts-dejavu-core" # the page, in a real browser
     packages="$packages systemd haproxy keepalived man-db bsdextrautils mandoc zsh fish" # the unit, the examples, manual and completion
     ;;
@@ -51,7 +52,7 @@ if command -v dpkg-query >/dev/null; then
         fi
         rm -f "$log"
         # Tests and benchmarks start their own: whoever has not had these does not want servers that are there after every boot.
-        for service in serf etcd-server:etcd haproxy keepalived; do
+        for service in serf etcd-server:etcd haproxy keepalived prometheus; do
             case $missing in *"${service%%:*}"*) ! command -v systemctl >/dev/null || $sudo systemctl disable --now "${service##*:}" >/dev/null 2>&1 || true ;; esac
         done
     else

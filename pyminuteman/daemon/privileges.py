@@ -14,47 +14,18 @@ The rest goes at the start, before anything is read from outside.
 
 from __future__ import annotations
 
-import ctypes
 import grp
 import os
 import pwd
-import struct
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
+from pyminuteman import capabilities
+from pyminuteman.capabilities import Capability, Privileges
 from pyminuteman.errors import ConfigurationError, MinutemanError
 
-__all__ = ["Capability", "Privileges", "RightsMissing", "User", "drop", "needed"]
-
-# linux/prctl.h
-_PR_SET_KEEPCAPS: Final = 8
-_PR_CAPBSET_DROP: Final = 24
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_RAISE: Final = 2
-_PR_CAP_AMBIENT_LOWER: Final = 3
-# linux/capability.h: _LINUX_CAPABILITY_VERSION_3, and two structures of 32 bits each
-_VERSION: Final = 0x20080522
-_HEADER: Final = struct.Struct("=Ii")
-_WORDS: Final = struct.Struct("=6I")
-_LOW: Final = 0xFFFF_FFFF
-_SETPCAP: Final = 1 << 8
-"""CAP_SETPCAP: to take capabilities out of the bounding set."""
-
-
-class Capability(IntEnum):
-    """Those that this program has a use for, by their number in linux/capability.h."""
-
-    NET_BIND_SERVICE = 10
-    NET_ADMIN = 12
-    NET_RAW = 13
-    SYS_ADMIN = 21
-
-    def __str__(self) -> str:
-        return f"CAP_{self.name}"
+__all__ = ["RightsMissing", "User", "drop", "needed"]
 
 
 class RightsMissing(MinutemanError):
@@ -122,44 +93,6 @@ class User:
         return cls(found.pw_name, found.pw_uid, gid, tuple(os.getgrouplist(found.pw_name, gid)))
 
 
-@dataclass(frozen=True, slots=True)
-class Privileges:
-    """What a thread may do, as its kernel says it. The sets are bit masks: bit 12 is CAP_NET_ADMIN."""
-
-    uid: int
-    gid: int
-    effective: int
-    permitted: int
-    inheritable: int
-    bounding: int
-    ambient: int
-    no_new_privs: bool
-
-    @classmethod
-    def now(cls) -> Self:
-        """Those of the calling thread."""
-        lines = Path("/proc/thread-self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        fields = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-
-        def mask(name: str) -> int:
-            return int(fields[name][0], 16)
-
-        return cls(
-            uid=int(fields["Uid"][1]),
-            gid=int(fields["Gid"][1]),
-            effective=mask("CapEff"),
-            permitted=mask("CapPrm"),
-            inheritable=mask("CapInh"),
-            bounding=mask("CapBnd"),
-            ambient=mask("CapAmb"),
-            no_new_privs=fields["NoNewPrivs"] == ["1"],
-        )
-
-    def may(self, capability: Capability) -> bool:
-        """Whether it has the right now."""
-        return bool(self.effective & 1 << capability)
-
-
 def drop(keep: Collection[Capability], user: User | None = None, *, hand_on: bool = True) -> Privileges:
     """Have these rights and no others, for good. To be called while the process has one thread.
 
@@ -184,22 +117,29 @@ def drop(keep: Collection[Capability], user: User | None = None, *, hand_on: boo
         names = " and ".join(missing)
         hint = "run it as root, or by a unit with AmbientCapabilities="
         raise RightsMissing(f"the process has no {names}: {hint}{' '.join(missing)}")
-    kernel = _Kernel()
-    if before.effective & _SETPCAP:
-        kernel.bound(before.bounding & ~wanted)
-    if user is not None and (before.uid, before.gid) != (user.uid, user.gid):
-        _become(user, kernel)
-    now = Privileges.now()
-    if (now.effective, now.permitted, now.inheritable) != (wanted, wanted, wanted):
-        kernel.set(wanted)
-    kernel.hand_on(now.ambient, wanted if hand_on else 0)
-    if not now.no_new_privs:
-        kernel.prctl("set no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
+    try:
+        _drop(before, wanted, wanted if hand_on else 0, user)
+    except OSError as error:
+        raise RightsMissing(error.strerror) from error
     return _checked(wanted, wanted if hand_on else 0, user)
 
 
-def _become(user: User, kernel: _Kernel) -> None:
-    kernel.prctl("keep capabilities", _PR_SET_KEEPCAPS, 1)
+def _drop(before: Privileges, wanted: int, ambient: int, user: User | None) -> None:
+    if before.may(Capability.SETPCAP):
+        capabilities.take_from_bounding(before.bounding & ~wanted)
+    if user is not None and (before.uid, before.gid) != (user.uid, user.gid):
+        _become(user)
+    now = Privileges.now()
+    if (now.effective, now.permitted, now.inheritable) != (wanted, wanted, wanted):
+        capabilities.set_capabilities(wanted, wanted, wanted)
+        now = Privileges.now()
+    capabilities.set_ambient(now.ambient, ambient)
+    if not now.no_new_privs:
+        capabilities.gain_nothing()
+
+
+def _become(user: User) -> None:
+    capabilities.keep_capabilities(keep=True)
     try:
         os.setgroups(list(user.groups or (user.gid,)))
         os.setresgid(user.gid, user.gid, user.gid)
@@ -208,7 +148,7 @@ def _become(user: User, kernel: _Kernel) -> None:
         raise RightsMissing(
             f"this process cannot become {user.name} ({error.strerror}): start it as root, or as {user.name}"
         ) from error
-    kernel.prctl("keep no capabilities", _PR_SET_KEEPCAPS, 0)
+    capabilities.keep_capabilities(keep=False)
 
 
 def _checked(wanted: int, ambient: int, user: User | None) -> Privileges:
@@ -219,40 +159,3 @@ def _checked(wanted: int, ambient: int, user: User | None) -> Privileges:
     if set(sets) != {wanted} or now.ambient != ambient or not now.no_new_privs or not who:
         raise RightsMissing(f"rights were not dropped as asked for: {now}")
     return now
-
-
-class _Kernel:
-    """The two calls that Python does not have."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-
-    def prctl(self, what: str, option: int, *arguments: int) -> None:
-        words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
-        if self._libc.prctl(ctypes.c_int(option), *words) != 0:
-            self._refused(what)
-
-    def bound(self, surplus: int) -> None:
-        """Take these out of the bounding set."""
-        for number in _bits(surplus):
-            self.prctl("take a capability out of the bounding set", _PR_CAPBSET_DROP, number)
-
-    def hand_on(self, ambient: int, wanted: int) -> None:
-        """Have ``wanted`` in the ambient set, which is what programs get that are started by other users than root."""
-        for number in _bits(ambient ^ wanted):
-            how = _PR_CAP_AMBIENT_RAISE if wanted >> number & 1 else _PR_CAP_AMBIENT_LOWER
-            self.prctl("set an ambient capability", _PR_CAP_AMBIENT, how, number)
-
-    def set(self, mask: int) -> None:
-        """Effective, permitted and inheritable alike; two words each, the low ones first."""
-        low, high = mask & _LOW, mask >> 32
-        if self._libc.capset(_HEADER.pack(_VERSION, 0), _WORDS.pack(low, low, low, high, high, high)) != 0:
-            self._refused("set capabilities")
-
-    def _refused(self, what: str) -> None:
-        code = ctypes.get_errno()
-        raise RightsMissing(f"the kernel refuses to {what}: {os.strerror(code)}")
-
-
-def _bits(mask: int) -> list[int]:
-    return [number for number in range(mask.bit_length()) if mask >> number & 1]

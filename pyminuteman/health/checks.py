@@ -19,11 +19,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from functools import partial
 from typing import Final, Protocol
 
 import trio
 
 from pyminuteman.addresses import IPV6, format_address, format_endpoint, parse_address
+from pyminuteman.capabilities import give_up_all, in_own_thread
 from pyminuteman.errors import MinutemanError
 from pyminuteman.health.hysteresis import InvalidCheckError
 
@@ -132,7 +134,8 @@ class CommandCheck:
     """Passes when a command ends with an expected exit code.
 
     It gets no input and a clean environment (``PATH``, ``LANG`` and ``environment``), and runs in ``/`` and in a session of its own.
-    When it has ended, or its time is up, whatever is left of its process group is killed.
+    It has no capability, whichever we have, and gets none (``no_new_privs``): it answers for a backend, and programs no kernel. When it has
+    ended, or its time is up, whatever is left of its process group is killed.
 
     Raises:
         InvalidCheckError: No command, or no path to one; an exit code beyond 0 to 255.
@@ -158,21 +161,11 @@ class CommandCheck:
         name = self.command[0]
         read, write = os.pipe()
         try:
-            # Not in a thread: from the fork until the program is loaded, this process stands still in any case.
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - no shell, and see above
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=write,
-                stderr=write,
-                cwd="/",
-                env=_ENVIRONMENT | dict(self.environment),
-                start_new_session=True,
-            )
-        except OSError as error:
+            # The thread is for the rights, and waited for: from the fork until the program is loaded, this process stands still in any case.
+            process = in_own_thread(partial(self._start, write))
+        except BaseException:
             os.close(read)
-            if error.errno in _OUR_TROUBLE:
-                raise
-            raise CheckFailed(f"{name} cannot be run: {error.strerror}") from None
+            raise
         finally:
             os.close(write)
         output = bytearray()
@@ -187,6 +180,24 @@ class CommandCheck:
             raise CheckFailed(f"{name} was ended by {_signal_name(-code)}{_shown(output)}")
         if code not in self.exit_codes:
             raise CheckFailed(f"{name} ended with {code}{_shown(output)}")
+
+    def _start(self, output: int) -> subprocess.Popen[bytes]:
+        """Start it without the rights of this thread, which are gone with that."""
+        give_up_all()  # where this is refused, it is our trouble, and nothing is started
+        try:
+            return subprocess.Popen(  # noqa: S603 - no shell
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=_ENVIRONMENT | dict(self.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            if error.errno in _OUR_TROUBLE:
+                raise
+            raise CheckFailed(f"{self.command[0]} cannot be run: {error.strerror}") from None
 
 
 async def _until_ended(process: subprocess.Popen[bytes], pipe: trio.lowlevel.FdStream, output: bytearray) -> None:

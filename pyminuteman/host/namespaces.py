@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 from errno import EINVAL, EPERM
 from typing import Final, TypeVar
 
+from pyminuteman.capabilities import in_own_thread
 from pyminuteman.host.errors import HostSetupError
 
-__all__ = ["in_namespace", "in_own_thread"]
+__all__ = ["in_namespace"]
 
 T = TypeVar("T")
 
@@ -36,25 +36,6 @@ def in_namespace(netns: str | None, work: Callable[[], T]) -> T:
         return work()
 
     return in_own_thread(go)
-
-
-def in_own_thread(work: Callable[[], T]) -> T:
-    """What ``work`` returns, or raises, in a thread that is made for it: what it changes of itself (namespace, rights) ends with it."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def go() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            errors.append(error)
-
-    thread = threading.Thread(target=go, name="errand", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def enter(netns: str) -> None:

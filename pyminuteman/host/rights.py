@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from pyminuteman.host.capabilities import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, effective
+from pyminuteman.capabilities import Capability, Privileges
 from pyminuteman.host.findings import Finding, Severity
 
 __all__ = ["check_rights"]
@@ -22,20 +22,20 @@ def check_rights(*, iptables: bool = False, namespaces: bool = False) -> Iterabl
         iptables: Whether rules go through iptables.
         namespaces: Whether other network namespaces are to be served.
     """
-    held = effective()
-    if CAP_NET_ADMIN in held:
+    now = Privileges.now()
+    if now.may(Capability.NET_ADMIN):
         yield Finding("rights.net_admin", Severity.OK, "CAP_NET_ADMIN is there", _WHY_ADMIN)
     else:
         fix = "run as root, or AmbientCapabilities=CAP_NET_ADMIN in the service's unit"
         yield Finding("rights.net_admin", Severity.ERROR, "CAP_NET_ADMIN is missing", _WHY_ADMIN, fix)
     if iptables:
-        yield _right("rights.net_raw", "CAP_NET_RAW", CAP_NET_RAW in held, _WHY_RAW, Severity.ERROR)
+        yield _right("rights.net_raw", Capability.NET_RAW, now, _WHY_RAW, Severity.ERROR)
     severity = Severity.ERROR if namespaces else Severity.INFO
-    yield _right("rights.sys_admin", "CAP_SYS_ADMIN", CAP_SYS_ADMIN in held, _WHY_SYS, severity)
+    yield _right("rights.sys_admin", Capability.SYS_ADMIN, now, _WHY_SYS, severity)
 
 
-def _right(identity: str, name: str, held: bool, why: str, severity: Severity) -> Finding:
-    if held:
+def _right(identity: str, name: Capability, now: Privileges, why: str, severity: Severity) -> Finding:
+    if now.may(name):
         return Finding(identity, Severity.OK, f"{name} is there", why)
     fix = "" if severity is Severity.INFO else f"run as root, or add {name} to AmbientCapabilities in the service's unit"
     return Finding(identity, severity, f"{name} is missing", why, fix)

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from pyminuteman.host.capabilities import CAP_NET_ADMIN, CAP_NET_RAW, make_ambient
-from pyminuteman.host.namespaces import in_namespace, in_own_thread
+from pyminuteman.capabilities import Capability, add_ambient, in_own_thread
+from pyminuteman.host.namespaces import in_namespace
 
 __all__ = ["TIMEOUT_SECONDS", "Answer", "find", "run"]
 
@@ -59,7 +60,8 @@ def run(command: Sequence[str], *, stdin: str = "", netns: str | None = None, ex
 
 
 def _run(command: Sequence[str], stdin: str, extra: Mapping[str, str]) -> Answer:
-    make_ambient({CAP_NET_ADMIN, CAP_NET_RAW})
+    with suppress(OSError):  # the program says what it lacks
+        add_ambient({Capability.NET_ADMIN, Capability.NET_RAW})
     environment = {"PATH": _SYSTEM_PATHS, "LC_ALL": "C.UTF-8", "HOME": "/", **extra}
     try:
         done = subprocess.run(  # noqa: S603 - a path that we have found, and arguments of our own

@@ -22,6 +22,7 @@ __all__ = ["EtcdCluster", "EtcdMember", "EtcdStartError", "EtcdTLS", "why_no_etc
 
 _READY_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
+_STOPPED_SECONDS: Final = 10.0
 _TRIES: Final = 5
 """Ports are free when they are chosen; somebody else may take one before the etcd does."""
 _LOG_SHOWN: Final = 2000
@@ -110,8 +111,17 @@ class EtcdMember:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, and nothing answers."""
+        """SIGSTOP; returns when all of its threads stand still. Connections stay open, and nothing answers.
+
+        Raises:
+            TimeoutError: One still runs after 10 s, which the kernel does not let happen for long.
+        """
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOPPED_SECONDS  # noqa: TID251 - a driver
+        while self._process is not None and self._process.poll() is None and not _stands_still(self._process.pid):
+            if time.monotonic() > deadline:  # noqa: TID251
+                raise TimeoutError(f"{self.name} was told to stand still, and runs on")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -223,3 +233,14 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for one in held:
             one.close()
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether a process is stopped, which its threads are one after the other: one that still runs may answer, or start another."""
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        before = {task.name for task in tasks.iterdir()}
+        states = {(tasks / task / "stat").read_text().rpartition(")")[2].split()[0] for task in before}
+        return states == {"T"} and before == {task.name for task in tasks.iterdir()}
+    except (FileNotFoundError, ProcessLookupError):  # a thread has ended meanwhile
+        return False

@@ -17,6 +17,7 @@ import pytest
 
 from pyminuteman.membership import Key, save_key_file
 from tests.support.members import COMMAND, NodeProcess
+from tests.support.tools import needs, root
 
 Start = Callable[..., NodeProcess]
 
@@ -268,9 +269,8 @@ def test_real_time_priority_or_a_reason(start: Start) -> None:
         assert "at normal priority, for real-time priority is" in one.talk
 
 
+@needs(root())  # else there is nothing to give up
 def test_real_time_priority_refused() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("not root: nothing to give up")
     script = (
         "import os, resource; from pyminuteman.membership.priority import take_realtime_priority; "
         "resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0)); os.setgroups([]); os.setgid(65534); os.setuid(65534); "

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,6 +33,7 @@ from pyminuteman.kv import open_store
 from pyminuteman.membership import open_membership
 from pyminuteman.sources.base import SourceState, SourceStatus
 from tests.daemon.api.double import Double, observation, unix_api
+from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "contrib/grafana/minuteman.json"
@@ -304,16 +304,15 @@ def test_each_alert_has_its_place_in_the_operations_manual() -> None:
     assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
-@pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not installed (Debian has it in the package prometheus)"
-)
 def test_promtool_takes_the_rules_and_what_the_dashboard_asks(tmp_path: Path) -> None:
     asked = [text for text in expressions(json.loads(DASHBOARD.read_text())) if not text.startswith("label_values(")]
     plain = [text.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$service", ".*") for text in asked]
     groups = [{"name": "dashboard", "rules": [{"record": f"dashboard:{at}", "expr": text} for at, text in enumerate(plain)]}]
     file = tmp_path / "dashboard.yml"
     file.write_text(yaml.safe_dump({"groups": groups}))
-    done = subprocess.run(["promtool", "check", "rules", RULES, file], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool("promtool", "prometheus"), "check", "rules", RULES, file], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from pyminuteman.daemon.privileges import Capability, Privileges, RightsMissing, User, drop, needed
+from pyminuteman.capabilities import Capability, Privileges
+from pyminuteman.daemon.privileges import RightsMissing, User, drop, needed
 from pyminuteman.errors import ConfigurationError
 
 

@@ -8,9 +8,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from errno import EAGAIN
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pyminuteman.capabilities import Privileges
 from pyminuteman.health.checks import (
     OUTPUT_MAX_BYTES,
     Check,
@@ -330,6 +333,38 @@ async def test_no_shell_reads_the_arguments_and_the_environment_is_clean(monkeyp
     said = await failure(CommandCheck((sys.executable, "-c", check, "$HOME; reboot"), environment=(("PORT", "80"),)))
     assert said.replace("'LC_CTYPE', ", "").endswith("ended with 1: ['$HOME; reboot'] ['LANG', 'PATH', 'PORT'] /")
     assert "SECRET" not in said
+
+
+@pytest.mark.trio
+async def test_a_command_has_no_capability_and_gets_none() -> None:
+    """Whoever we are: root, or one with some capabilities, ambient ones among them."""
+    before = Privileges.now()
+    said = await failure(script("grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status | tr -s '\\n\\t ' ,; exit 1"))
+    none = "0" * 16
+    assert said.endswith(f"ended with 1: CapInh:,{none},CapPrm:,{none},CapEff:,{none},CapAmb:,{none},NoNewPrivs:,1,")
+    assert Privileges.now() == before, "which is the command's affair alone"
+
+
+@pytest.mark.trio
+async def test_a_command_that_cannot_be_deprived_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError(1, "the kernel refuses to set capabilities")
+
+    monkeypatch.setattr("pyminuteman.health.checks.give_up_all", refuse)
+    with pytest.raises(PermissionError, match="refuses to set"):
+        await script(f"touch {tmp_path}/run").run()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.trio
+async def test_without_room_for_a_thread_the_backend_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(OSError, match="can't start new thread") as caught:
+        await script("exit 0").run()
+    assert caught.value.errno == EAGAIN
 
 
 @pytest.mark.trio

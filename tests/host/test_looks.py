@@ -10,14 +10,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from pyminuteman.addresses import Endpoint
+from pyminuteman.capabilities import Capability, Privileges
 from pyminuteman.host import clock, limits
-from pyminuteman.host.capabilities import CAP_NET_ADMIN, CAP_SYS_ADMIN
 from pyminuteman.host.clock import ClockWatch, check_synchronised
 from pyminuteman.host.errors import HostSetupError
 from pyminuteman.host.files import check_api_socket, check_key_file, check_state_directory
@@ -241,12 +242,13 @@ def test_a_setting_that_is_not_there_or_refuses() -> None:
 @pytest.mark.parametrize(
     ("held", "expected"),
     [
-        ({CAP_NET_ADMIN}, {"rights.net_admin": OK, "rights.net_raw": ERROR, "rights.sys_admin": ERROR}),
-        ({CAP_SYS_ADMIN}, {"rights.net_admin": ERROR, "rights.net_raw": ERROR, "rights.sys_admin": OK}),
+        (Capability.NET_ADMIN, {"rights.net_admin": OK, "rights.net_raw": ERROR, "rights.sys_admin": ERROR}),
+        (Capability.SYS_ADMIN, {"rights.net_admin": ERROR, "rights.net_raw": ERROR, "rights.sys_admin": OK}),
     ],
 )
-def test_rights(monkeypatch: pytest.MonkeyPatch, held: set[int], expected: dict[str, Severity]) -> None:
-    monkeypatch.setattr("pyminuteman.host.rights.effective", lambda: frozenset(held))
+def test_rights(monkeypatch: pytest.MonkeyPatch, held: Capability, expected: dict[str, Severity]) -> None:
+    now = replace(Privileges.now(), effective=1 << held)
+    monkeypatch.setattr(Privileges, "now", lambda: now)
     assert {found.id: found.severity for found in check_rights(iptables=True, namespaces=True)} == expected
     least = {found.id: found.severity for found in check_rights()}
     assert least.keys() == {"rights.net_admin", "rights.sys_admin"}

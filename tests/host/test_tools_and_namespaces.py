@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from pyminuteman.capabilities import Capability, Privileges
 from pyminuteman.host import tools
-from pyminuteman.host.capabilities import CAP_NET_ADMIN, effective
 from pyminuteman.host.errors import HostSetupError
 from pyminuteman.host.journal import namespace_id
 from pyminuteman.host.namespaces import in_namespace
 from tests.conftest import ROOT
 from tests.support.host_namespaces import Inside, own_namespace
-from tests.support.tools import tool
+from tests.support.tools import missing, tool
 
 
 @pytest.fixture(autouse=True)
@@ -82,15 +82,15 @@ def test_no_descriptor_is_left_behind() -> None:
 
 def test_a_program_keeps_the_capability_of_one_who_is_not_root() -> None:
     """Without ambient capabilities it would lose them at its start."""
-    if CAP_NET_ADMIN not in effective():
-        pytest.skip("takes CAP_NET_ADMIN")
+    if not Privileges.now().may(Capability.NET_ADMIN):
+        missing("CAP_NET_ADMIN")
     work = "from pyminuteman.host.tools import run; print(run(['grep', 'CapEff', '/proc/self/status']).output)"
     command = [tool("setpriv", "util-linux"), "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin",
                "--ambient-caps=-all,+net_admin", sys.executable, "-c", work]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if "Permission denied" in done.stderr:
         pytest.skip("this Python may not be started by others than root")
-    assert int(done.stdout.split()[1], 16) == 1 << CAP_NET_ADMIN, done.stderr
+    assert int(done.stdout.split()[1], 16) == 1 << Capability.NET_ADMIN, done.stderr
 
 
 def test_the_thread_that_starts_a_program_keeps_its_rights_to_itself() -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
-from pyminuteman.daemon import privileges
-from pyminuteman.daemon.privileges import Capability, Privileges, RightsMissing, User, drop, needed
+from pyminuteman import capabilities
+from pyminuteman.capabilities import Capability, Privileges
+from pyminuteman.daemon.privileges import RightsMissing, User, drop, needed
+from pyminuteman.health.checks import CheckFailed, CommandCheck
 from pyminuteman.ipvs import (
     Destination,
     IPVSTable,
@@ -130,6 +133,24 @@ def test_programs_have_the_right_only_if_it_is_handed_on() -> None:
     assert in_a_child(lambda: work(hand_on=False)) == [NET_ADMIN, 0, 0]
 
 
+@pytest.mark.parametrize("user", [NOBODY, None])
+def test_a_check_has_none_of_the_daemons_rights(user: User | None) -> None:
+    """Neither as somebody to whom they are handed on, nor as root, who has the bounding set with each program."""
+
+    def work() -> list[object]:
+        before = drop(needed(), user)
+        text = "grep ^CapEff /proc/self/status; ip link add none type dummy && echo added; exit 1"
+        try:
+            trio.run(CommandCheck(("/bin/sh", "-c", f"({text}) 2>&1 | tr '\\n\\t' '  '; exit 1")).run)
+        except CheckFailed as error:
+            return [str(error), Privileges.now() == before, before.effective]
+        return []
+
+    said, same, effective = in_a_child(work)  # type: ignore[misc]
+    assert (same, effective) == (True, NET_ADMIN)
+    assert "CapEff: 0000000000000000 RTNETLINK answers: Operation not permitted" in said
+
+
 def test_other_namespaces_take_another_right() -> None:
     holder = subprocess.Popen([tool("unshare", "util-linux"), "--net", tool("sleep"), "60"], stdout=subprocess.DEVNULL)
     own = os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115
@@ -165,7 +186,7 @@ def test_dropped_twice_is_dropped_once() -> None:
 
     def work() -> bool:
         first = drop(needed(), NOBODY)
-        del privileges._Kernel.prctl, privileges._Kernel.set, os.setresuid, os.setresgid, os.setgroups
+        del capabilities._prctl, capabilities.set_capabilities, os.setresuid, os.setresgid, os.setgroups
         return drop(needed(), NOBODY) == first
 
     assert in_a_child(work) is True

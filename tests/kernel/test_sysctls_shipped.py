@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pyminuteman.host import sysctls
 from tests.support.tools import tool
 
 pytestmark = pytest.mark.kernel
@@ -39,9 +40,6 @@ def test_every_module_is_there() -> None:
 
 def test_it_is_what_the_daemon_would_write() -> None:
     """Under the unit it cannot write: what it wants must be shipped, or be the kernel's own value."""
-    sysctls = pytest.importorskip(
-        "pyminuteman.host.sysctls", reason="there is no host set-up yet", exc_type=ModuleNotFoundError
-    )
     shipped = dict(line.split(" = ") for line in lines(SYSTEMD / "sysctl.d/50-minuteman.conf"))
     wanted = {one.name: one.value for one in sysctls.settings() if one.is_written}
     assert shipped.items() <= wanted.items()

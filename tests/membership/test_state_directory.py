@@ -17,6 +17,7 @@ from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.membership.messages import Peer
 from pyminuteman.membership.state_directory import Identity, StateDirectory
+from tests.support.tools import missing, needs, root
 
 NEW = NodeId(bytes(range(16)))
 OTHER = NodeId(bytes(16))
@@ -134,9 +135,8 @@ def test_a_disk_that_refuses_is_no_end(
         assert sum("No space left" in message for message in caplog.messages) == 2  # news again, after it had gone well
 
 
+@needs(root())  # it takes a mount
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("not root: it takes a mount")
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["unshare", "--mount", "sh", "-c"]
@@ -154,7 +154,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         check=False,
     )
     if "permi" in done.stderr and "mount" in done.stderr:
-        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+        missing(f"the right to mount: {done.stderr.strip()}")
     assert done.stdout == "1000\n1001 1\n", done.stderr
     assert "No space left" in done.stderr
 

@@ -1,4 +1,4 @@
-"""Ten nodes, each in a network namespace of its own: real processes, sockets and links. Skipped without root or iproute2.
+"""Ten nodes, each in a network namespace of its own: real processes, sockets and links. Skipped without root or iproute2, but under CI.
 
 Bounds are generous: what is asserted is that things happen, and which do not. How fast, benchmarks/membership measures.
 """
@@ -17,11 +17,11 @@ import pytest
 from pyminuteman.membership import Key, save_key_file
 from pyminuteman.testing.cluster_namespaces import ClusterNamespaces, ClusterUnavailableError, why_no_cluster_namespaces
 from tests.support.members import NodeProcess
+from tests.support.tools import missing, needs
 
 SIZE = 10
 PORT = 61420
-REASON = why_no_cluster_namespaces()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = needs(why_no_cluster_namespaces())
 
 Start = Callable[..., NodeProcess]
 
@@ -31,7 +31,7 @@ def namespaces() -> Iterator[ClusterNamespaces]:
     try:
         made = ClusterNamespaces(SIZE)
     except ClusterUnavailableError as error:
-        pytest.skip(str(error))
+        missing(str(error))
     with made:
         yield made
 

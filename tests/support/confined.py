@@ -24,8 +24,9 @@ from pathlib import Path
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from pyminuteman.capabilities import Capability
 from pyminuteman.daemon.notify import Notifier
-from pyminuteman.daemon.privileges import Capability, drop
+from pyminuteman.daemon.privileges import drop
 from pyminuteman.ipvs import Destination, IPVSTable, Scope, Service
 from pyminuteman.sources.inotify import DirectoryWatch
 

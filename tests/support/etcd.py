@@ -9,17 +9,16 @@ from random import Random
 
 import pytest
 import trio
+import trustme
 
 from pyminuteman.etcd.client import EtcdClient
 from pyminuteman.etcd.messages import Delete, Put
 from pyminuteman.etcd.mirror import PrefixMirror
 from pyminuteman.http_client import HttpOptions
 from pyminuteman.testing.etcd_server import EtcdCluster, EtcdMember, EtcdTLS, why_no_etcd
-from tests.support.tools import is_ci
+from tests.support.tools import needs
 
-REASON = why_no_etcd()
-needs_etcd = pytest.mark.skipif(REASON is not None and not is_ci(), reason=str(REASON))
-"""Under CI one is expected to be there: without it the test fails where it starts one."""
+needs_etcd = needs(why_no_etcd())
 PATIENCE = 30.0
 """Seconds until a condition must hold; on a quiet machine it takes a fraction of one."""
 QUICK = HttpOptions(timeout_seconds=5.0)
@@ -54,7 +53,6 @@ async def client(shared_etcd: EtcdCluster) -> AsyncIterator[EtcdClient]:
 
 def tls_files(directory: Path) -> tuple[EtcdTLS, HttpOptions]:
     """What a server needs to ask for certificates, and a client to show one."""
-    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     for name, host in (("server", "127.0.0.1"), ("client", "client.example")):

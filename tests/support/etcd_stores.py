@@ -17,8 +17,8 @@ import trio.lowlevel
 
 from pyminuteman.addresses import NodeId
 from pyminuteman.kv.etcd import EtcdStore, open_etcd_store
-from pyminuteman.testing.etcd_server import EtcdCluster
-from tests.support.etcd import PATIENCE, QUICK, REASON
+from pyminuteman.testing.etcd_server import EtcdCluster, why_no_etcd
+from tests.support.etcd import PATIENCE, QUICK
 from tests.support.tools import missing
 
 __all__ = ["EtcdNodes", "etcd_nodes"]
@@ -29,8 +29,8 @@ _prefixes = count()
 @cache
 def lasting_etcd() -> EtcdCluster:
     """One for the whole test run, started when it is first asked for; no test may hurt it."""
-    if REASON is not None:
-        missing(REASON)
+    if reason := why_no_etcd():
+        missing(reason)
     stack = ExitStack()
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pmm-etcd-"))
     cluster = stack.enter_context(EtcdCluster(Path(directory)))

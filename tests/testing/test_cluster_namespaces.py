@@ -22,14 +22,14 @@ from pyminuteman.testing.cluster_namespaces import (
     sweep,
     why_no_cluster_namespaces,
 )
+from tests.support.tools import needs
 
 ROOT = pathlib.Path(cluster_namespaces.__file__).parents[2]
 NETNS = pathlib.Path("/run/netns")
 PORT = 5000
 SLEEP = ["sleep", "600"]
-REASON = why_no_cluster_namespaces()
 
-needs_namespaces = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+needs_namespaces = needs(why_no_cluster_namespaces())
 
 
 @pytest.fixture(scope="module")

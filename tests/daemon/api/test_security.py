@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import ssl
@@ -30,6 +29,7 @@ from pyminuteman.daemon.api.sockets import listening_unix
 from pyminuteman.errors import ConfigurationError
 from tests.daemon.api.double import Double
 from tests.daemon.api.wire import answered, http, read_until
+from tests.support.tools import needs, root
 
 NOBODY = 65534
 SECRET = "0123456789abcdef-write"  # noqa: S105
@@ -37,7 +37,7 @@ READER = "0123456789abcdef-read"
 LOOPBACK = Endpoint("127.0.0.1", 0)
 DRAIN = json.dumps({"node": "two"}).encode()
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users, which takes root")
+needs_root = needs(root())  # becomes other users
 
 # A process that becomes another user (who may not be able to read the interpreter), connects, sends, and prints the status.
 ASK = """

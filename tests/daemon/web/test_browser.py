@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import Browser, browser, missing
+from tests.support.browser import Browser, browser
 from tests.support.page_cluster import HOSTILE, PageCluster
 from tests.support.page_server import PageServer, page_server
+from tests.support.tools import tool
 
 Serve = Callable[[PageCluster], PageServer]
 
@@ -24,8 +25,8 @@ PUT = "const at = document.querySelector(arguments[0]); at.value = arguments[1];
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    if program := missing():
-        pytest.skip(f"{program} is not installed: tools/install.sh dev")
+    tool("chromium")
+    tool("chromedriver", "chromium-driver")
     with browser() as page:
         yield page
 
