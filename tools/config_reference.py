@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyminuteman.daemon import config as settings
+from pyminuteman.daemon.config_changes import takes_restart
 from pyminuteman.daemon.config_description import describe
 from pyminuteman.daemon.config_document import KEYS
 from pyminuteman.kv.store import StoreLimits
@@ -229,7 +230,7 @@ def reference() -> str:
                 f"`{key}`",
                 kind_text(reader.schema),
                 default_text(name, known),
-                "restart" if settings.takes_restart(name) else "yes",
+                "restart" if takes_restart(name) else "yes",
                 meanings[name],
             )
             parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")

@@ -11,7 +11,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +30,6 @@ from pyminuteman.membership.effects import (
     LocalStall,
     MemberDown,
     MemberLeft,
-    MemberStatus,
     MemberSuspect,
     MemberUp,
     MemberUpdated,
@@ -38,12 +37,12 @@ from pyminuteman.membership.effects import (
     PartitionSuspected,
 )
 from pyminuteman.membership.errors import InsecureError, KeyringError
-from pyminuteman.membership.keyring import Key, Keyring, load_key_file
+from pyminuteman.membership.keyring import Keyring, load_key_file
 from pyminuteman.membership.priority import take_realtime_priority
 from pyminuteman.membership.records import Record
 from pyminuteman.membership.trio_driver import Membership, open_membership
 
-__all__ = ["LineWriter", "NodeProgram", "change_keys", "state_of"]
+__all__ = ["LineWriter", "NodeProgram", "state_of"]
 
 _EVENTS: Final[dict[type[Any], str]] = {
     MemberUp: "up",
@@ -210,12 +209,8 @@ class NodeProgram:
         if keyring is None or self.key_file is None:
             say("minuteman: asked to read the key file again, but the node was started without one")
             return
-        elsewhere = [member.record.keys[:1] for member in membership.members().values() if member.status is MemberStatus.ALIVE]
         try:
-            kept = change_keys(
-                keyring, load_key_file(self.key_file), used_elsewhere={key for keys in elsewhere for key in keys}
-            )
-            membership.update(keys=keyring.key_ids)
+            kept = membership.change_keys(load_key_file(self.key_file))
         except MinutemanError as error:
             say(f"minuteman: {error}; the keys that were used before still are")
             return
@@ -300,29 +295,3 @@ def state_of(membership: Membership) -> dict[str, Any]:
         "members": members,
         "metrics": membership.metrics(),
     }
-
-
-def change_keys(keyring: Keyring, keys: Sequence[Key], *, used_elsewhere: Collection[bytes] = ()) -> list[bytes]:
-    """Make a keyring hold these keys, the first sealing, in the order of a rotation: install, use, remove.
-
-    Args:
-        keyring: The keyring.
-        keys: What it shall hold; one at least.
-        used_elsewhere: Ids of the keys that others seal with: these are not removed yet.
-
-    Returns:
-        Ids of the keys that are held on for the sake of others.
-
-    Raises:
-        KeyringError: A key cannot be installed. Those before it are; none was removed, and the old one seals.
-    """
-    for key in keys:
-        keyring.install(key)
-    keyring.use(keys[0].id)
-    kept = []
-    for gone in sorted(set(keyring.key_ids) - {key.id for key in keys}):
-        if gone in used_elsewhere:
-            kept.append(gone)
-        else:
-            keyring.remove(gone)
-    return kept

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from pyminuteman.cli import exit_codes
+from pyminuteman.cli.config_options import config_file, settings
 
 __all__ = ["run_command"]
 
@@ -30,24 +31,10 @@ Exit codes:
 
 
 @click.command("run", epilog=_HELP)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/minuteman/config.toml"),
-    show_default=True,
-    metavar="FILE",
-    help="The configuration; files in conf.d beside it are read after it.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="A setting in place of the file's, as in node.name=web1; may be given several times.",
-)
+@config_file
+@settings
 @click.option("--user", metavar="NAME", help="Become this user, with no more rights than are needed.")
-def run_command(path: Path, settings: tuple[str, ...], user: str | None) -> int:
+def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     """Be a node: balance VIPs on this host, and tell the others of this host's own.
 
     What it does is written down in docs/daemon.md; 'minuteman check-config' checks the configuration, 'minuteman doctor' the host.
@@ -57,18 +44,17 @@ def run_command(path: Path, settings: tuple[str, ...], user: str | None) -> int:
     from pyminuteman.cli.vips_sources import bare_errors  # noqa: PLC0415
     from pyminuteman.daemon.app import run  # noqa: PLC0415
     from pyminuteman.daemon.config import DaemonConfig  # noqa: PLC0415
-    from pyminuteman.daemon.config_file import describe, load_config  # noqa: PLC0415
-    from pyminuteman.daemon.logs import start_log  # noqa: PLC0415
+    from pyminuteman.daemon.config_file import all_remarks, describe, load_config  # noqa: PLC0415
+    from pyminuteman.daemon.logs import log_remarks, start_log  # noqa: PLC0415
     from pyminuteman.daemon.privileges import User, drop, needed  # noqa: PLC0415
     from pyminuteman.membership import take_realtime_priority  # noqa: PLC0415
-
-    overrides = dict(_pair(text) for text in settings)
 
     def load() -> DaemonConfig:
         return load_config(path, environment=os.environ, overrides=overrides)
 
     config = load()
     start_log(config.log)
+    log_remarks(all_remarks(config))
     if user is not None:
         drop(needed(namespaces=config.namespaces.directory is not None), User.named(user))
     if config.node.realtime:
@@ -77,10 +63,3 @@ def run_command(path: Path, settings: tuple[str, ...], user: str | None) -> int:
     with bare_errors():
         trio.run(run, config, load, describe)
     return exit_codes.OK
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or "." not in key:
-        raise click.BadParameter(f"{text!r} is not SECTION.KEY=VALUE, as in node.name=web1", param_hint="--set")
-    return key, value

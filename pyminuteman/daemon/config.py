@@ -6,8 +6,7 @@ the keys there: ``[node] bind`` is ``config.node.bind``. Only ``[policy]`` is an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +22,6 @@ __all__ = [
     "GOSSIP_PORT",
     "METRICS_LABELS",
     "APIConfig",
-    "Change",
     "ClusterConfig",
     "DaemonConfig",
     "EtcdConfig",
@@ -36,9 +34,6 @@ __all__ = [
     "NodeConfig",
     "SourceConfig",
     "StoreConfig",
-    "changed",
-    "restart_needed",
-    "takes_restart",
 ]
 
 GOSSIP_PORT: Final = 61420
@@ -324,61 +319,3 @@ class DaemonConfig:
         """How backends of that source are checked."""
         found = self.source(source)
         return self.health if found is None or found.health is None else found.health
-
-
-_RELOADED: Final = frozenset({"source", "policy", "ipvs", "health", "log"})
-"""Sections that count as soon as they are read again. Of the others each key takes a restart: sockets, identities and what other nodes
-agree on hang on them."""
-_RELOADED_KEYS: Final = frozenset({"api.metrics_labels", "api.hosts"})
-_NOT_RELOADED: Final = frozenset({"health.concurrency"})
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A setting that differs.
-
-    Attributes:
-        key: Dotted, as in ``node.bind`` and ``membership.heartbeat_interval_seconds``; of a source ``source.NAME``, of rules ``policy.rule``.
-        restart: Whether it counts only after a restart.
-    """
-
-    key: str
-    restart: bool
-
-
-def takes_restart(key: str) -> bool:
-    """Whether a change of this dotted key counts only after a restart; else a reload is enough."""
-    return key in _NOT_RELOADED or (key.partition(".")[0] not in _RELOADED and key not in _RELOADED_KEYS)
-
-
-def changed(old: DaemonConfig, new: DaemonConfig) -> tuple[Change, ...]:
-    """What differs, in the order of the sections. Sources are the same when their names are; their order does not matter."""
-    before, after = dict(_settings(old)), dict(_settings(new))
-    keys = sorted(dict.fromkeys([*before, *after]), key=lambda key: _ORDER.index(key.partition(".")[0]))
-    return tuple(Change(key, takes_restart(key)) for key in keys if before.get(key) != after.get(key))
-
-
-def restart_needed(old: DaemonConfig, new: DaemonConfig) -> tuple[str, ...]:
-    """The dotted keys that differ and that a reload does not make count; in the order of the sections."""
-    return tuple(change.key for change in changed(old, new) if change.restart)
-
-
-_ORDER: Final = ("node", "membership", *(field.name.replace("sources", "source") for field in fields(DaemonConfig)))
-
-
-def _settings(config: DaemonConfig) -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted key."""
-    yield from ((f"source.{source.name}", source) for source in config.sources)
-    yield from ((f"membership.{name}", value) for name, value in config.node.membership_overrides)
-    for section in fields(config):
-        if section.name == "sources":
-            continue
-        table = getattr(config, section.name)
-        for field in fields(table):
-            key, value = f"{section.name}.{field.name}", getattr(table, field.name)
-            if key in {"store.etcd", "store.limits"}:
-                yield from (
-                    (f"{key}.{one.name}", getattr(value, one.name)) for one in fields(value) if one.name != "lease_seconds"
-                )
-            elif key != "node.membership_overrides":
-                yield "policy.rule" if key == "policy.rules" else key, value

@@ -55,7 +55,7 @@ from pyminuteman.membership.config import RANGES, MembershipConfig
 from pyminuteman.plain.fields import Invalid, Place, as_table, get
 from pyminuteman.vips.policy import Networks, Policy, Rule
 
-__all__ = ["KEYS", "read_config", "scalar_keys"]
+__all__ = ["KEYS", "managed_of", "read_config", "scalar_keys"]
 
 T = TypeVar("T")
 
@@ -216,7 +216,7 @@ def read_config(document: object) -> DaemonConfig:
             raise Invalid(
                 ("ipvs", "managed"), "managed is empty, so no service could be ours; leave it out for what names and policy say"
             )
-        managed = _managed(config)
+        managed = managed_of(config)
         if not managed:
             raise Invalid(
                 ("ipvs", "managed"), "neither [names] nor the policy's vip_networks say where a VIP could be, nor does managed"
@@ -300,8 +300,8 @@ def _policy(top: Mapping[str, Any]) -> Policy:
     return Policy(**values)
 
 
-def _managed(config: DaemonConfig) -> tuple[str, ...]:
-    """Where services can come to be: at the addresses of names, and where rules let VIPs be."""
+def managed_of(config: DaemonConfig) -> tuple[str, ...]:
+    """``ipvs.managed`` where it is not said: where services can come to be, at the addresses of names, and where rules let VIPs be."""
     found: dict[str, None] = {}
     for addresses in config.names.ranges:
         found |= dict.fromkeys(networks_of(addresses))

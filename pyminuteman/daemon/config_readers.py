@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pyminuteman.addresses import Endpoint, format_address, parse_address, parse_network
 from pyminuteman.errors import ConfigurationError
-from pyminuteman.health.checks import CommandCheck, HTTPCheck
+from pyminuteman.health.backends import parse_check
 from pyminuteman.health.hysteresis import InvalidCheckError
 from pyminuteman.membership.own_record import checked_tags
 from pyminuteman.plain.fields import Invalid, Place, closest, short
@@ -304,14 +304,9 @@ tags: Final = Reader(
 
 def _read_check(value: Any, place: Place) -> str:
     found: str = _typed(value, place, str)
-    kind, _, rest = found.partition(":")
     try:
-        if kind == "http":
-            HTTPCheck(address="192.0.2.1", port=1, path=rest or "/")
-        elif kind == "exec":
-            CommandCheck((rest, "192.0.2.1", "1"))
-        elif found not in {"", "tcp"}:
-            raise _invalid(place, found, "tcp, http:/PATH, exec:/PROGRAM, or empty for none")
+        if found:
+            parse_check(found)
     except InvalidCheckError as error:
         raise Invalid(place, f"{_name(place)}: {_cut(str(error))}") from None
     return found

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import trio
 
 from pyminuteman.daemon.composition import policy_of
-from pyminuteman.daemon.config import DaemonConfig, restart_needed
+from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.daemon.config_changes import restart_needed
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.node import Node
 from pyminuteman.daemon.notify import Notifier

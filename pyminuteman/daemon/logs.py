@@ -7,11 +7,15 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from pyminuteman.daemon.config import LogConfig
+from pyminuteman.daemon.config_checks import Remark
 
-__all__ = ["start_log"]
+__all__ = ["log_remarks", "start_log"]
+
+_log = logging.getLogger("pyminuteman.daemon")
 
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Of syslog (RFC 5424), which the journal reads from ``<N>`` at the beginning of a line (sd-daemon(3))."""
@@ -63,3 +67,9 @@ def start_log(config: LogConfig) -> None:
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(config.level.upper())
+
+
+def log_remarks(remarks: Iterable[Remark]) -> None:
+    """Say what is odd in the configuration, and yet no error."""
+    for remark in remarks:
+        _log.warning("configuration: %s", remark)

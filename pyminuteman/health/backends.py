@@ -29,7 +29,7 @@ def parse_check(text: str) -> MakeCheck:
         "http": lambda backend: HTTPCheck(address=backend.address, port=backend.port, path=rest or "/"),
         "exec": lambda backend: CommandCheck((rest, backend.address, str(backend.port))),
     }
-    if kind not in makers or (kind == "tcp" and rest):
+    if kind not in makers or (kind == "tcp" and text != "tcp"):
         raise InvalidCheckError(f"{text!r} is no check: {_KINDS}")
     makers[kind](Backend("192.0.2.1", 1))  # what is wrong with it is said now, and not with the first backend
     return makers[kind]

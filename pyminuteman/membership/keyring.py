@@ -207,6 +207,37 @@ class Keyring(_Ring):
         self._datagrams.forget(key_id)
         self._hellos.forget(key_id)
 
+    def replace(self, keys: Sequence[Key], *, used_elsewhere: Collection[bytes] = ()) -> tuple[bytes, ...]:
+        """Hold these keys, the first of them sealing, in the order of a rotation: install, use, remove.
+
+        Args:
+            keys: What is to be held; one at least.
+            used_elsewhere: Ids of the keys that other nodes seal with: these are not removed yet.
+
+        Returns:
+            Ids of the keys that are held on for the sake of others.
+
+        Raises:
+            KeyringError: No key, too many together with those that are held on, or one with the id of another. Nothing was changed.
+        """
+        if not keys:
+            raise KeyringError("a keyring needs a key: `minuteman keys generate` makes one")
+        wanted = {key.id for key in keys}
+        kept = tuple(held for held in self._keys if held not in wanted and held in used_elsewhere)
+        before = self._keys
+        self._keys = {held: before[held] for held in before if held in wanted or held in kept}
+        try:
+            for key in keys:
+                self.install(key)
+        except KeyringError:
+            self._keys = before
+            raise
+        self.use(keys[0].id)
+        for gone in before.keys() - self._keys.keys():
+            self._datagrams.forget(gone)
+            self._hellos.forget(gone)
+        return kept
+
     def stream_ciphers(self, key_id: bytes, salt: bytes) -> tuple[Cipher, Cipher]:
         """For the frames of one stream: from the client, and from the server. ``salt`` is both sides' random bytes.
 

@@ -36,8 +36,8 @@ from pyminuteman.membership.effects import (
     MemberUpdated,
     Notification,
 )
-from pyminuteman.membership.errors import InsecureError, LocalProtocolError, NoContactAnswered
-from pyminuteman.membership.keyring import Keyring, PlainRing, Ring
+from pyminuteman.membership.errors import InsecureError, KeyringError, LocalProtocolError, NoContactAnswered
+from pyminuteman.membership.keyring import Key, Keyring, PlainRing, Ring
 from pyminuteman.membership.members import Member
 from pyminuteman.membership.messages import Peer
 from pyminuteman.membership.node import MembershipNode
@@ -73,6 +73,7 @@ class Membership:
         self._node = node
         self._config = config
         self._state = state
+        self._ring = ring
         self._loop = NodeLoop(
             node, transport=transport, ring=ring, datagram_max_bytes=config.datagram_max_bytes, notify=self._notify
         )
@@ -228,6 +229,24 @@ class Membership:
             keys=None if keys is None else tuple(keys),
         )
         self._loop.perform(effects)
+
+    def change_keys(self, keys: Sequence[Key]) -> tuple[bytes, ...]:
+        """Hold these keys, the first of them sealing, and tell the others; for a key file that has changed.
+
+        Returns:
+            Ids of the keys that are held on because members that are alive still seal with them: call again when they do not.
+
+        Raises:
+            KeyringError: The node was opened without a keyring, or the keys do not make one. Nothing was changed.
+            LocalProtocolError: This node has left.
+        """
+        self._must_be_here()
+        if not isinstance(self._ring, Keyring):
+            raise KeyringError("this node was started without keys, and has none to change")
+        alive = (member.record for member in self.members().values() if member.status is MemberStatus.ALIVE)
+        kept = self._ring.replace(keys, used_elsewhere={key for record in alive for key in record.keys[:1]})
+        self.update(keys=self._ring.key_ids)
+        return kept
 
     async def leave(self) -> None:
         """Say goodbye, so that nobody takes this node for failed. Returns after a tenth of a second, when that has gone round.

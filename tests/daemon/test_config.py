@@ -24,15 +24,12 @@ from pyminuteman.cli.root import root
 from pyminuteman.daemon.api.options import METRICS_LABELS as API_METRICS_LABELS
 from pyminuteman.daemon.config import (
     METRICS_LABELS,
-    Change,
     DaemonConfig,
     HealthConfig,
     NodeConfig,
     SourceConfig,
-    changed,
-    restart_needed,
-    takes_restart,
 )
+from pyminuteman.daemon.config_changes import changed, takes_restart
 from pyminuteman.daemon.config_checks import remarks
 from pyminuteman.daemon.config_document import KEYS, read_config, scalar_keys
 from pyminuteman.daemon.config_file import all_remarks, describe, load_config, variable_name
@@ -650,50 +647,6 @@ def test_any_text_of_a_file_is_read_or_refused(tmp_path_factory: pytest.TempPath
     path.write_text(text)
     with suppress(ConfigurationError):  # and nothing else
         load_config(path, environment={"MINUTEMAN_CLUSTER_INSECURE": "yes"})
-
-
-# -- reloading -----------------------------------------------------------------------------------------------------------
-
-
-def test_what_takes_a_restart_is_told_and_nothing_else():
-    old = DaemonConfig()
-    assert restart_needed(old, old) == ()
-    new = replace(
-        old,
-        node=replace(old.node, bind=Endpoint("10.0.0.1", 1), profile="wan"),
-        sources=(SourceConfig(name="a", place="push:"),),
-        policy=Policy(rules=()),
-        ipvs=replace(old.ipvs, drain_seconds=3.0),
-        health=replace(old.health, rise=9, concurrency=9),
-        api=replace(old.api, hosts=("x",), group="x"),
-        log=replace(old.log, level="debug"),
-    )
-    assert restart_needed(old, new) == ("node.bind", "node.profile", "health.concurrency", "api.group")
-    assert [change.key for change in changed(old, new) if not change.restart] == [
-        *("source.a", "policy.rule", "ipvs.drain_seconds", "health.rise", "api.hosts", "log.level"),
-    ]
-
-
-def test_changes_are_told_key_by_key():
-    old = DaemonConfig(
-        sources=(SourceConfig(name="a", place="push:"), SourceConfig(name="b", place="push:")),
-        node=NodeConfig(membership_overrides=(("members_max", 9),)),
-    )
-    new = replace(
-        old,
-        sources=(SourceConfig(name="c", place="push:"), old.sources[1], replace(old.sources[0], publish="own")),
-        node=replace(old.node, membership_overrides=(("local_health_max", 4), ("members_max", 8))),
-        store=replace(old.store, lease_seconds=9.0, limits=replace(old.store.limits, own_keys_max=5)),
-    )
-    assert changed(old, new) == (
-        Change("membership.members_max", restart=True),
-        Change("membership.local_health_max", restart=True),
-        Change("store.limits.own_keys_max", restart=True),
-        Change("store.lease_seconds", restart=True),
-        Change("source.a", restart=False),
-        Change("source.c", restart=False),
-    )
-    assert changed(old, replace(old, sources=old.sources[::-1])) == ()
 
 
 # -- check-config --------------------------------------------------------------------------------------------------------

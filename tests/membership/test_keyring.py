@@ -37,6 +37,13 @@ both = pytest.mark.parametrize("ring", [sealed_ring, plain_ring])
 Make = Callable[..., Keyring | PlainRing]
 
 
+def with_id_of(key: Key, other: Key) -> Key:
+    """The other one, which has this one's id: no key that is made has."""
+    made = copy.copy(other)
+    object.__setattr__(made, "id", key.id)
+    return made
+
+
 def refused(ring: Keyring | PlainRing, data: bytes | bytearray | memoryview) -> str:
     """Why a datagram is refused: the one counter that moved."""
     before = dict(ring.counters)
@@ -297,11 +304,36 @@ def test_a_ring_has_a_key_and_none_twice() -> None:
         sealed_ring(A, B, A)
 
 
+def test_other_keys_take_the_place_of_those_held_but_of_those_that_others_seal_with() -> None:
+    ring = sealed_ring(A, B)
+    said_before = sealed_ring(A).seal(b"x")
+    assert ring.replace([C, B], used_elsewhere={A.id}) == (A.id,)
+    assert (ring.key_ids[0], set(ring.key_ids)) == (C.id, {A.id, B.id, C.id})
+    assert ring.open(said_before) is not None
+    assert ring.replace([C]) == ()
+    assert ring.key_ids == (C.id,)
+    assert refused(ring, sealed_ring(A).seal(b"x")) == "unknown_key"
+
+
+def test_keys_that_make_no_ring_change_nothing() -> None:
+    many = [Key(bytes((number,)) * 32) for number in range(10, 10 + KEYS_MAX)]
+    ring = sealed_ring(A, B)
+    for keys, used, match in (
+        ([], (), "needs a key"),
+        ([*many, C], (), "holds 16"),
+        (many, {B.id}, "holds 16"),
+        ([C, with_id_of(A, B)], (), "another key has the id"),
+    ):
+        with pytest.raises(KeyringError, match=match):
+            ring.replace(keys, used_elsewhere=used)  # type: ignore[arg-type]
+        assert ring.key_ids == (A.id, B.id)
+    assert ring.replace(many) == ()
+    assert ring.key_ids == tuple(key.id for key in many)
+
+
 def test_two_keys_with_one_id_are_refused() -> None:
-    other = copy.copy(B)
-    object.__setattr__(other, "id", A.id)
     with pytest.raises(KeyringError, match=f"another key has the id {A}: make a new one"):
-        sealed_ring(A).install(other)
+        sealed_ring(A).install(with_id_of(A, B))
 
 
 def test_a_ring_without_keys_takes_none() -> None:

@@ -22,6 +22,7 @@ from pyminuteman.membership import (
     InsecureError,
     Key,
     Keyring,
+    KeyringError,
     LocalProtocolError,
     LocalStall,
     MemberDown,
@@ -323,6 +324,33 @@ async def test_with_keys_and_without_the_right_one() -> None:
         assert refused["refused_forged_total"] > 0
         assert refused["refused_format_total"] > 0
         assert len(cluster.nodes[0].reachable) == 3
+
+
+@in_jumping_time
+async def test_keys_are_changed_at_work_and_one_that_others_seal_with_is_held_on() -> None:
+    old, new = Key.generate(), Key.generate()
+    async with AsyncExitStack() as stack:
+        cluster = Cluster(stack)
+        for _ in range(3):
+            await cluster.add(keyring=Keyring([old], cluster="minuteman"))
+        await cluster.settle()
+        for node in cluster.nodes:
+            assert node.change_keys([old, new]) == ()
+        assert cluster.nodes[0].change_keys([new]) == (old.id,)
+        assert cluster.nodes[0].me.keys == (new.id, old.id)
+        for node in cluster.nodes[1:]:
+            node.change_keys([new])
+        await cluster.settle()
+        while cluster.nodes[0].change_keys([new]):  # noqa: ASYNC110 - until it has heard that the others seal with the new one
+            await trio.sleep(0.1)
+        assert cluster.nodes[0].me.keys == (new.id,)
+        assert all(len(node.reachable) == 3 for node in cluster.nodes)
+        await cluster.nodes[0].leave()
+        with pytest.raises(LocalProtocolError, match="has left"):
+            cluster.nodes[0].change_keys([new])
+    async with a_cluster(1) as cluster:
+        with pytest.raises(KeyringError, match="without keys"):
+            cluster.nodes[0].change_keys([new])
 
 
 @in_jumping_time
