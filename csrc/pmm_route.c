@@ -106,15 +106,17 @@ static int address_request(const struct pmm_vip *vip, uint32_t index, bool add, 
 	return error;
 }
 
-/* `table`: RT_TABLE_LOCAL, or RT_TABLE_MAIN for the second of IPv6. */
-static int route_request(const struct pmm_vip *vip, uint32_t index, uint32_t table, bool add, struct nl_msg **out)
+/* `table`: RT_TABLE_LOCAL, or RT_TABLE_MAIN for the second of IPv6. `source`: NULL, or of the same family. */
+static int route_request(const struct pmm_vip *vip, uint32_t index, uint32_t table, bool add, const struct pmm_vip *source,
+			 struct nl_msg **out)
 {
 	struct rtnl_route *route = rtnl_route_alloc();
 	struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
 	struct nl_addr *address = address_of(vip);
+	struct nl_addr *from = source ? address_of(source) : NULL;
 	int error = -ENOMEM;
 
-	if (!route || !hop || !address) {
+	if (!route || !hop || !address || (source && !from)) {
 		if (hop)
 			rtnl_route_nh_free(hop);
 		goto out;
@@ -128,10 +130,13 @@ static int route_request(const struct pmm_vip *vip, uint32_t index, uint32_t tab
 	rtnl_route_set_type(route, table == RT_TABLE_LOCAL ? RTN_LOCAL : RTN_UNICAST);
 	rtnl_route_set_scope(route, vip->family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE);
 	error = pmm_from_libnl(rtnl_route_set_dst(route, address));
+	if (!error && from)
+		error = pmm_from_libnl(rtnl_route_set_pref_src(route, from));
 	if (!error)
 		error = pmm_from_libnl(add ? rtnl_route_build_add_request(route, NLM_F_CREATE | NLM_F_EXCL, out)
 					   : rtnl_route_build_del_request(route, 0, out));
 out:
+	nl_addr_put(from);
 	nl_addr_put(address);
 	rtnl_route_put(route);
 	return error;
@@ -144,8 +149,8 @@ static int32_t settle(int32_t error, bool add)
 	return done ? 0 : error;
 }
 
-int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int add, const struct pmm_vip *vips, uint32_t count,
-		    int32_t *outcomes)
+int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int add, const struct pmm_vip *source,
+		    const struct pmm_vip *vips, uint32_t count, int32_t *outcomes)
 {
 	int32_t answers[PMM_ROUTE_PIPELINE];
 	uint32_t owners[PMM_ROUTE_PIPELINE];
@@ -174,8 +179,9 @@ int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int ad
 				if (mode == PMM_VIP_ADDRESS)
 					outcomes[next] = address_request(vip, index, add, &message);
 				else
-					outcomes[next] = route_request(vip, index, local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, add,
-								       &message);
+					outcomes[next] =
+						route_request(vip, index, local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, add,
+							      add && vip->family == AF_INET ? source : NULL, &message);
 				if (outcomes[next])
 					break;
 				sequence = pmm_route_enqueue(s, message, &length);

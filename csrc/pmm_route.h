@@ -14,7 +14,9 @@
 enum pmm_vip_mode {
 	PMM_VIP_ADDRESS = 0, /* /32 or /128 on the device */
 	PMM_VIP_ROUTE =
-		1 /* "local VIP dev DEVICE scope host table local"; IPv6: there on lo, and in the main table on the device */
+		1, /* "local VIP dev DEVICE scope host table local"; IPv6: there on lo, and in the main table on the device */
+	PMM_VIP_INSIDE =
+		2 /* the same with "src SOURCE", so that who connects has an address that others know; IPv6: on lo alone */
 };
 
 struct pmm_vip {
@@ -43,14 +45,16 @@ int pmm_link_up(struct pmm_route_socket *s, uint32_t index);
 int pmm_link_delete(struct pmm_route_socket *s, uint32_t index);
 
 /* The virtual addresses on device `index`, sorted, no two alike. They belong to the socket and hold until its next list or
- * its end. As addresses: those with a prefix of full length. As routes: those of our protocol number only; an IPv6 one counts
- * when both of its routes are there. Returns how many. -EINTR: they changed during five reads running. */
+ * its end. As addresses: those with a prefix of full length. As routes: those of our protocol number only, whatever their
+ * source; where an IPv6 one has two it counts when both are there. Returns how many. -EINTR: they changed during five reads
+ * running. */
 int pmm_vips_list(struct pmm_route_socket *s, int mode, uint32_t index, const struct pmm_vip **out);
 
 /* Add (`add` 1) or remove (0) virtual addresses on device `index`, and tell the outcome of each: 0 or a negative errno.
- * One that is there already, or gone already, is a success. Returns how many failed, or a negative errno when the socket
- * failed; outcomes that are then not known are -ENODATA. */
-int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int add, const struct pmm_vip *vips, uint32_t count,
-		    int32_t *outcomes);
+ * One that is there already, or gone already, is a success. `source` (NULL: none) is the IPv4 one of PMM_VIP_INSIDE; IPv6 needs
+ * none, for the kernel chooses an address of a device. Returns how many failed, or a negative errno when the socket failed;
+ * outcomes that are then not known are -ENODATA. */
+int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int add, const struct pmm_vip *source,
+		    const struct pmm_vip *vips, uint32_t count, int32_t *outcomes);
 
 #endif

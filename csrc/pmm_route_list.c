@@ -155,10 +155,10 @@ static int list_once(struct pmm_route_socket *s, int mode, uint32_t index)
 		error = list_routes(s, AF_INET, RT_TABLE_LOCAL, index, false);
 		from = s->vip_count;
 		if (!error)
-			error = list_routes(s, AF_INET6, RT_TABLE_LOCAL, 1, true);
-		if (!error)
+			error = list_routes(s, AF_INET6, RT_TABLE_LOCAL, 1, mode == PMM_VIP_ROUTE);
+		if (!error && mode == PMM_VIP_ROUTE)
 			error = list_routes(s, AF_INET6, RT_TABLE_MAIN, index, false);
-		if (!error)
+		if (!error && mode == PMM_VIP_ROUTE)
 			intersect(s, from);
 	}
 	if (error)

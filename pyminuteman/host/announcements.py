@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from pyminuteman.host.errors import HostSetupError
 from pyminuteman.host.links import Announce, Link, Links
+from pyminuteman.host.source_address import source_address, with_other_source
 
 __all__ = ["DEVICE", "VIPAddresses"]
 
@@ -30,7 +31,7 @@ class VIPAddresses:
     Args:
         netns: Path of the namespace; None for ours. Another takes CAP_SYS_ADMIN, for the moment of opening.
         device: The device they are on; it is made by :class:`~pyminuteman.host.device.DummyDevice`, and taken for ours.
-        mode: As addresses, or as local routes.
+        mode: As addresses, or as local routes of one kind or the other.
     """
 
     def __init__(self, netns: str | None = None, device: str = DEVICE, mode: Announce = Announce.ADDRESS) -> None:
@@ -72,7 +73,8 @@ class VIPAddresses:
         """Have packets to these addresses come to this host. Do it last, when IPVS and the firewall know of them.
 
         Raises:
-            HostSetupError: There is no such device, or the kernel refused some; the others are there.
+            HostSetupError: There is no such device, or the kernel refused some; the others are there. With :attr:`Announce.INSIDE` also that
+                the namespace has no IPv4 address of its own (yet); IPv6 ones are there then.
             ValueError: One is no address.
         """
         self._change(new, add=True)
@@ -86,18 +88,38 @@ class VIPAddresses:
         """
         self._change(gone, add=False)
 
+    def withdraw_stale(self) -> frozenset[str]:
+        """With :attr:`Announce.INSIDE`, withdraw those whose connections come from an address that is no longer the namespace's: which they were.
+
+        Raises:
+            HostSetupError: The kernel could not be asked, or refused.
+        """
+        if self.mode is not Announce.INSIDE:
+            return frozenset()
+        fours = [one for one in self.present() if ":" not in one]
+        stale = with_other_source(self.netns, self.device, fours) if fours else frozenset()
+        self.withdraw(stale)
+        return stale
+
     def _change(self, addresses: Iterable[str], *, add: bool) -> None:
         wanted = frozenset(addresses)
         if not wanted:
             return
+        source, sourceless = None, frozenset[str]()
+        if add and self.mode is Announce.INSIDE and (fours := frozenset(one for one in wanted if ":" not in one)):
+            source = source_address(self.netns, self.device)
+            sourceless = fours if source is None else sourceless
         with self._lock:
             try:
                 links = self._open()
                 link = self._device(links) if add else links.get(self.device)
-                failed = {} if link is None else links.change(self.mode, link, wanted, add=add)
+                failed = {} if link is None else links.change(self.mode, link, wanted - sourceless, add=add, source=source)
             except HostSetupError:
                 self._drop()
                 raise
+        if sourceless:
+            hint = "it is tried again; give one of its devices an address, or its entry later"
+            raise HostSetupError("addresses", "the namespace has no IPv4 address that connections could come from", hint)
         if failed:
             some = ", ".join(f"{address}: {os.strerror(errno)}" for address, errno in sorted(failed.items())[:_SHOWN])
             more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""

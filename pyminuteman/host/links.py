@@ -33,10 +33,13 @@ class Announce(IntEnum):
     """``/32`` or ``/128`` on the device: visible in ``ip address``, usable as a source address."""
     ROUTE = 1
     """A local route, as dcos-net had it: visible in ``ip route show table local proto 77``."""
+    INSIDE = 2
+    """A local route whose connections come from an address that the namespace has besides: they need no masquerade to be answered, and a
+    backend in the namespace itself is reached too. For namespaces of containers, which are not the way of anybody else."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``address`` or ``route``."""
+        """``address``, ``route`` or ``inside``."""
         return cls[text.upper()]
 
 
@@ -147,8 +150,17 @@ class Links:
         raw = bytes(self._ffi.buffer(out[0], count * self._ffi.sizeof("struct pmm_vip"))) if count else b""
         return frozenset(_unpack(raw[at : at + 20]) for at in range(0, len(raw), 20))
 
-    def change(self, how: Announce, link: Link, addresses: Iterable[str], *, add: bool) -> Mapping[str, int]:
+    def change(
+        self, how: Announce, link: Link, addresses: Iterable[str], *, add: bool, source: str | None = None
+    ) -> Mapping[str, int]:
         """Add or remove virtual addresses, all in one call.
+
+        Args:
+            how: In which way.
+            link: On which device.
+            addresses: Which.
+            add: Or remove.
+            source: With :attr:`Announce.INSIDE`, the IPv4 address that connections to IPv4 ones come from.
 
         Returns:
             Those that failed, with the kernel's (positive) error number. There already, or gone already, is no failure.
@@ -162,7 +174,11 @@ class Links:
         vips = self._ffi.new("struct pmm_vip[]", len(ordered))
         self._ffi.memmove(vips, b"".join(map(_pack, ordered)), 20 * len(ordered))
         outcomes = self._ffi.new("int32_t[]", len(ordered))
-        result = self._lib.pmm_vips_change(self._opened(), int(how), link.index, int(add), vips, len(ordered), outcomes)
+        origin = self._ffi.NULL
+        if source is not None:
+            origin = self._ffi.new("struct pmm_vip *")
+            self._ffi.memmove(origin, _pack(source), 20)
+        result = self._lib.pmm_vips_change(self._opened(), int(how), link.index, int(add), origin, vips, len(ordered), outcomes)
         self._check(result, f"{'add' if add else 'remove'} virtual addresses")
         return {address: -int(outcomes[at]) for at, address in enumerate(ordered) if outcomes[at]}
 

@@ -43,7 +43,8 @@ class HostSettings:
 
     Attributes:
         device: The device for VIP addresses; made if it is missing.
-        announce: VIPs as ``address`` on it, by local ``route``, or ``none``: somebody else sees to it.
+        announce: VIPs as ``address`` on it, by local ``route``, ``inside`` (in a container, see
+            :attr:`~pyminuteman.host.links.Announce.INSIDE`), or ``none``: somebody else sees to it.
         masquerade: By which tool; ``none`` where backends find the way back by themselves, or connections are routed or tunnelled.
         guard: Reject what is sent to a VIP address and is no VIP service.
         portmap_bypass: Keep host-port rules of others from VIP addresses.
@@ -54,7 +55,7 @@ class HostSettings:
     """
 
     device: str = DEVICE
-    announce: Literal["address", "route", "none"] = "address"
+    announce: Literal["address", "route", "inside", "none"] = "address"
     masquerade: EngineName | Literal["none"] = "auto"
     guard: bool = True
     portmap_bypass: bool = True
@@ -129,7 +130,7 @@ class HostSetup:
         steps: list[HostStep] = [IPVSStep(self.netns)]
         if self.settings.sysctls:
             wanted = settings(
-                masquerade=self.settings.parts.masquerade,
+                conntrack=self.settings.parts.masquerade or self.settings.announce == "inside",
                 persistent=self.settings.persistent,
                 forward=self.settings.forward,
                 ipv6=self.settings.ipv6,
@@ -286,10 +287,13 @@ class HostSetup:
 
     def _reannounce(self, wanted: frozenset[str]) -> bool:
         self._known.addresses = None
-        before = frozenset() if self.addresses is None else self._present()
+        if self.addresses is None:
+            return False
+        self.addresses.withdraw_stale()
+        before = self._present()
         self._withdraw(wanted)
         self._announce(wanted)
-        return self.addresses is not None and self._known.addresses != before
+        return self._known.addresses != before
 
     def _redo(self) -> bool:
         """Put right sysctls and the device."""

@@ -45,7 +45,7 @@ _CONNTRACK = Setting(
     "net.ipv4.vs.conntrack",
     "1",
     "without it conntrack does not know the connections that IPVS forwards: they are not masqueraded, answers of backends never come back by "
-    "this host, and clients time out",
+    "this host or are dropped by a packet filter that knows no connection of theirs, and clients time out",
     Severity.ERROR,
 )
 _EXPIRE_NODEST = Setting(
@@ -68,16 +68,16 @@ _REUSE = Setting(
 _FORWARD: Final = "packets of other machines or containers to a VIP are forwarded only with it; connections from this host itself do not need it"
 
 
-def settings(*, masquerade: bool = True, persistent: bool = True, forward: bool = False, ipv6: bool = False) -> list[Setting]:
+def settings(*, conntrack: bool = True, persistent: bool = True, forward: bool = False, ipv6: bool = False) -> list[Setting]:
     """Those that are wanted.
 
     Args:
-        masquerade: Whether connections are masqueraded (and not only routed or tunnelled).
+        conntrack: Whether connections are masqueraded (and not only routed or tunnelled), or a packet filter looks at their state.
         persistent: Whether any VIP is persistent, or may become so.
         forward: Whether this host serves others, and set-up may make a router of it.
         ipv6: Whether there are IPv6 VIPs.
     """
-    wanted = [*([_CONNTRACK] if masquerade else []), _EXPIRE_NODEST, *([_EXPIRE_TEMPLATE] if persistent else [])]
+    wanted = [*([_CONNTRACK] if conntrack else []), _EXPIRE_NODEST, *([_EXPIRE_TEMPLATE] if persistent else [])]
     if kernel_version() >= _REUSE_FIXED:
         wanted.append(_REUSE)
     severity = Severity.WARNING if forward else Severity.INFO

@@ -34,8 +34,15 @@ def mode(request: pytest.FixtureRequest) -> Announce:
 @pytest.fixture
 def vips(mode: Announce) -> Iterator[VIPAddresses]:
     ip("link add minuteman type bridge", "link set minuteman up")
+    if mode is Announce.INSIDE:
+        give_address("10.9.0.2")
     with VIPAddresses(mode=mode) as made:
         yield made
+
+
+def give_address(address: str) -> None:
+    """What a container has besides: here on another bridge."""
+    ip("link add eth0 type bridge", f"address add {address}/24 dev eth0", "link set eth0 up")
 
 
 def routed(address: str) -> str:
@@ -131,6 +138,42 @@ def test_several_threads_may_use_one(vips: VIPAddresses) -> None:
     for thread in threads:
         thread.join()
     assert vips.present() == set().union(*sets)
+
+
+def shown(address: str) -> str:
+    return subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=True).stdout
+
+
+def test_inside_connections_come_from_an_address_of_the_namespace() -> None:
+    ip("link add minuteman type bridge", "link set minuteman up", "address add 10.1.0.1/24 dev minuteman")
+    with VIPAddresses(mode=Announce.INSIDE) as vips:
+        with pytest.raises(
+            HostSetupError, match="the namespace has no IPv4 address that connections could come from; it is tried"
+        ):
+            vips.announce([ONE, SIX])
+        assert vips.present() == {SIX}
+        give_address("10.9.0.2")
+        vips.announce([ONE, SIX])
+        assert vips.present() == {ONE, SIX}
+        assert "src 10.9.0.2" in shown(ONE)
+        ip(
+            "link add eth1 type bridge",
+            "address add 10.8.0.2/24 dev eth1",
+            "link set eth1 up",
+            "route add default via 10.8.0.1",
+        )
+        vips.announce([TWO])
+        assert "src 10.8.0.2" in shown(TWO), "the default route decides where there is one"
+        assert vips.withdraw_stale() == {ONE}
+        vips.announce([ONE])
+        ip("address del 10.8.0.2/24 dev eth1")
+        assert vips.withdraw_stale() == {ONE, TWO}, (
+            "the kernel leaves routes of the table local, though nobody has the address any more"
+        )
+        assert vips.present() == {SIX}
+        vips.announce([ONE, TWO])
+        assert ("src 10.9.0.2" in shown(ONE), "src 10.9.0.2" in shown(TWO)) == (True, True)
+        assert vips.withdraw_stale() == frozenset()
 
 
 @pytest.mark.parametrize("name", ["", "sixteen-letters-", "a/b", "a b", "a\0b"])

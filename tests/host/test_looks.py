@@ -215,7 +215,7 @@ def test_old_kernels_have_no_good_conn_reuse_mode(monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_follow_from_what_is_wanted() -> None:
-    least = {setting.name for setting in settings(masquerade=False, persistent=False)}
+    least = {setting.name for setting in settings(conntrack=False, persistent=False)}
     most = {setting.name for setting in settings(forward=True, ipv6=True)}
     assert most - least == {"net.ipv4.vs.conntrack", "net.ipv4.vs.expire_quiescent_template", "net.ipv6.conf.all.forwarding"}
     assert [one.is_written for one in settings() if one.name == "net.ipv4.ip_forward"] == [False]
