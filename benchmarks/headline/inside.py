@@ -1,0 +1,296 @@
+"""One run of the experiment, on the kernel whose IPVS is measured.
+
+``python -m benchmarks.headline.inside EXPERIMENT`` (JSON) prints a line of JSON at its end, and says on standard error what it is doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.headline import costs
+from benchmarks.headline.costs import Processor
+from benchmarks.headline.experiment import FIRST_TASK_PORT, PORT, VIP, Experiment
+from benchmarks.headline.kernels import Casualties, KernelTable, lowest_priority, watch
+from pyminuteman.testing.daemon_cluster import DaemonCluster
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 300.0
+SETTLE_SECONDS = 5.0
+"""After the last kernel has all: what comes once, when a cluster begins, is over."""
+WATCH_SECONDS = 15.0
+CHANGE_SECONDS = 10.0
+AFTERMATH_SECONDS = 3.0
+"""What the repair costs is measured for so long."""
+ELSEWHERE_NICE = -10
+"""Clients and backends stand for machines with processors of their own: they go before the daemons, whatever these do."""
+CONNECTIONS_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+EXTRA_PORT = 9000
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    """The cluster, its backends, and who watches them."""
+
+    def __init__(self, experiment: Experiment, directory: Path, stack: ExitStack) -> None:
+        self.experiment = experiment
+        self.cluster = stack.enter_context(DaemonCluster(experiment.nodes + 1, directory))
+        self.everybody = range(experiment.nodes + 1)
+        self._stack = stack
+        for node in range(experiment.nodes):
+            self.cluster.say(node, self.document(node))
+        self.tables = {node: KernelTable(self.cluster.netns(node)) for node in self.everybody}
+        for table in self.tables.values():
+            stack.callback(table.close)
+        self.answerers = self._program("pyminuteman.testing.answerers", None)
+        for node in range(experiment.nodes):
+            at = [[self.cluster.address(node), port] for port in self.ports()]
+            self.tell(self.answerers, json.dumps({"listen": f"n{node}", "netns": self.cluster.netns(node), "at": at}))
+        self.alone: subprocess.Popen[Any] | None = None
+
+    # Who is there
+
+    def ports(self) -> range:
+        """Of a node's tasks."""
+        return range(FIRST_TASK_PORT, FIRST_TASK_PORT + self.experiment.tasks_per_node)
+
+    def document(self, node: int, *, extra_port: int | None = None, extra_vip: str | None = None) -> str:
+        """What a node's source says; with one task more, or one VIP more."""
+        address = self.cluster.address(node)
+
+        def vip(listen: str, ports: Any) -> str:
+            rows = "".join(f'[[vip.backend]]\naddress = "{address}"\nport = {port}\n' for port in ports)
+            return f'[[vip]]\nlisten = "tcp://{listen}:{PORT}"\nscheduler = "wlc"\n{rows}'
+
+        ports = [*self.ports(), *([] if extra_port is None else [extra_port])]
+        return vip(VIP, ports) + ("" if extra_vip is None else vip(extra_vip, [FIRST_TASK_PORT]))
+
+    def _program(self, name: str, node: int | None, *words: str) -> subprocess.Popen[str]:
+        """Start a program of Python's that is told and tells lines, elsewhere as far as priority goes."""
+        options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1, "cwd": ROOT}
+        command = [sys.executable, "-m", name, *words]
+        process = subprocess.Popen(command, **options) if node is None else self.cluster.namespaces.start(node, command, **options)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        os.setpriority(os.PRIO_PROCESS, process.pid, ELSEWHERE_NICE)
+        return process
+
+    def tell(self, process: subprocess.Popen[str], line: str = "") -> str:
+        """Tell a program something and wait for its answer; empty: it was told nothing.
+
+        Raises:
+            RuntimeError: It has ended.
+        """
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if line:
+            process.stdin.write(line + "\n")
+        answer = process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{process.args} ended with status {process.wait()}")
+        return answer
+
+    # The cluster
+
+    def start(self) -> float:
+        """Start every daemon and wait until every kernel has every task; how long that took."""
+        began = time.perf_counter()
+        tester = self.experiment.tester
+        command = [sys.executable, "-m", "pyminuteman", "run", "--config", str(self.cluster.directory(tester) / "config.toml")]
+        log = self._stack.enter_context((self.cluster.directory(tester) / "log").open("w"))
+        self.alone = self.cluster.namespaces.start(tester, command, stdout=log, stderr=log)
+        self.cluster.start(range(self.experiment.nodes))
+        for node, table in self.tables.items():
+            try:
+                self.cluster.wait_until(
+                    lambda table=table: table.destinations() == self.experiment.tasks, f"n{node} has all tasks", START_SECONDS
+                )
+            except TimeoutError as error:
+                counts = {node: table.destinations() for node, table in self.tables.items()}
+                raise TimeoutError(f"{error}; there are {counts}; n{node} says: {self.cluster.log(node)[-2000:]}") from None
+        return time.perf_counter() - began
+
+    def pids(self) -> dict[int, int]:
+        """Of the daemons that run, by node."""
+        found = {node: self.cluster.pid(node) for node in sorted(self.cluster.running)}
+        if self.alone is not None and self.alone.poll() is None:
+            found[self.experiment.tester] = self.alone.pid
+        return found
+
+    def kill_all(self) -> None:
+        """Every daemon, at once and without a last word: their kernels keep what they have."""
+        for node in range(self.experiment.nodes):
+            self.cluster.signal(node, signal.SIGKILL)
+        for node in range(self.experiment.nodes):
+            self.cluster.wait_ended(node)
+        assert self.alone is not None
+        self.alone.kill()
+        self.alone.wait()
+
+    # What is measured
+
+    def rest(self) -> dict[str, Any]:
+        """What all of it costs while nothing happens."""
+        pids = self.pids()
+        processor, began = Processor.now(), time.perf_counter()
+        used = {node: -costs.processor_seconds(pid) for node, pid in pids.items()}
+        time.sleep(self.experiment.rest_seconds)
+        seconds = time.perf_counter() - began
+        used = {node: before + costs.processor_seconds(pids[node]) for node, before in used.items()}
+        busy = processor.percent_until(Processor.now())
+        sizes = {node: costs.memory(pid) for node, pid in pids.items()}
+        tester = self.experiment.tester
+        alone = {"cpu_percent": round(100 * used.pop(tester) / seconds, 3), **sizes.pop(tester)}
+        found = {"seconds": round(seconds, 2), "busy_percent": round(busy, 2), "alone": alone}
+        return found | {"daemons": costs.summary(used, seconds, sizes)}
+
+    def changes(self) -> dict[str, list[float]]:
+        """How soon the last kernel has a task, and a VIP, that is new in a node's source: seconds from before its file was replaced."""
+        chance = random.Random(self.experiment.seed + 2)
+        times: dict[str, list[float]] = {"task": [], "vip": []}
+        for count in range(self.experiment.changes):
+            for what in times:
+                time.sleep(chance.uniform(0.5, 1.0))  # any phase of what daemons do regularly
+                node = chance.randrange(self.experiment.nodes)
+                port, vip = (EXTRA_PORT + count, None) if what == "task" else (None, f"11.0.1.{count + 1}")
+                wanted = self.experiment.tasks + 1
+                times[what].append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
+                self._change(node, self.document(node), self.experiment.tasks)
+        return times
+
+    def _change(self, node: int, document: str, wanted: int) -> float:
+        last = 0.0
+
+        def look(_node: int, text: bytes) -> bool:
+            nonlocal last
+            if text.count(b"\n  -> ") - 1 != wanted:  # one is the heading
+                return False
+            last = time.perf_counter() - began
+            return True
+
+        with lowest_priority():
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+            began = time.perf_counter()
+            self.cluster.say(node, document)
+            os.setpriority(os.PRIO_PROCESS, 0, 19)
+            missing = watch(self.tables, look, CHANGE_SECONDS)
+        if missing:
+            raise TimeoutError(f"a change of n{node} has not come to {sorted(missing)} within {CHANGE_SECONDS:g} s")
+        return round(last, 4)
+
+    def panic(self) -> dict[str, Any]:
+        """The requests, and in their midst the panic."""
+        experiment = self.experiment
+        dead = experiment.dead()
+        client = self._program("benchmarks.headline.client", experiment.tester, json.dumps(experiment.as_data()))
+        self.tell(client)
+        survivors = {node: table for node, table in self.tables.items() if node not in dead}
+        left = (experiment.nodes - len(dead)) * experiment.tasks_per_node
+        casualties = Casualties(map(self.cluster.address, dead), left)
+        weightless: dict[int, float] = {}
+        gone: dict[int, float] = {}
+        wrongly_out = 0
+        assert client.stdin is not None
+        client.stdin.write("begin\n")
+        begin = self._moment()
+        time.sleep(experiment.panic_seconds)
+        before = self._moment()
+        panic_ns = self.cluster.panic(dead)
+        own = time.thread_time()
+
+        def look(node: int, text: bytes) -> bool:
+            nonlocal wrongly_out
+            after = (time.time_ns() - panic_ns) / 1e9
+            weighted, there, out = casualties(text)
+            wrongly_out = max(wrongly_out, out)
+            if not weighted:
+                weightless.setdefault(node, round(after, 4))
+            if not there:
+                gone[node] = round(after, 4)
+            return not there
+
+        if experiment.form == "daemons":
+            with lowest_priority():
+                watch(survivors, look, WATCH_SECONDS)
+        own = time.thread_time() - own
+        time.sleep(max(0.0, AFTERMATH_SECONDS - (time.time_ns() - panic_ns) / 1e9))
+        aftermath = self._moment()
+        said = json.loads(self.tell(client))
+        for table in survivors.values():
+            wrongly_out = max(wrongly_out, casualties(table.text())[2])
+        return {
+            "dead": dead,
+            "survivors": len(survivors),
+            "panic_seconds": round((panic_ns - said["began_ns"]) / 1e9, 5),
+            "requests": said["requests"],
+            "weightless_seconds": {str(node): at for node, at in sorted(weightless.items())},
+            "gone_seconds": {str(node): at for node, at in sorted(gone.items())},
+            "wrongly_out": wrongly_out,
+            "load": between(begin, before, 0.0),
+            "aftermath": between(before, aftermath, own),
+        }
+
+    def _moment(self) -> tuple[float, Processor, dict[int, float]]:
+        used = {}
+        for node, pid in self.pids().items():
+            used[node] = costs.processor_seconds(pid)
+        return time.perf_counter(), Processor.now(), used
+
+
+def between(before: tuple[float, Processor, dict[int, float]], after: tuple[float, Processor, dict[int, float]], own: float) -> Any:
+    """How busy the kernel was, but for `own` seconds of whoever watches, and what each daemon used, as percents of a core."""
+    seconds = after[0] - before[0]
+    used = [100 * (after[2][node] - before[2][node]) / seconds for node in after[2].keys() & before[2].keys()]
+    busy = before[1].percent_until(after[1]) - 100 * own / seconds / (os.cpu_count() or 1)
+    found: dict[str, Any] = {"seconds": round(seconds, 2), "busy_percent": round(busy, 2)}
+    return found | ({"daemon_cpu_percent": costs.mean_and_most(used)} if used else {})
+
+
+def allow_connections(tracked: int) -> None:
+    """Let this kernel track that many: each request is two, one at each end, and they are kept for minutes."""
+    if CONNECTIONS_TRACKED.exists() and int(CONNECTIONS_TRACKED.read_text()) < tracked:
+        CONNECTIONS_TRACKED.write_text(f"{tracked}\n")
+
+
+def measure(experiment: Experiment) -> dict[str, Any]:
+    """All of the run."""
+    allow_connections(1 << 18)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minuteman-bench-")))
+        say(f"{experiment.nodes} nodes and the testing node: namespaces, {experiment.tasks:,} backends")
+        bench = Bench(experiment, directory, stack)
+        say("daemons start")
+        found: dict[str, Any] = {"release": os.uname().release, "cpus": os.cpu_count(), "start_seconds": round(bench.start(), 2)}
+        say(f"every kernel has every task, {found['start_seconds']:.1f} s")
+        time.sleep(SETTLE_SECONDS)
+        if experiment.form == "daemons":
+            say(f"at rest for {experiment.rest_seconds:g} s")
+            found["rest"] = bench.rest()
+            if experiment.changes:
+                say("new tasks and VIPs")
+                found["changes"] = bench.changes()
+        else:
+            bench.kill_all()
+        say("requests, and the panic")
+        found |= bench.panic()
+        return found
+
+
+def main(text: str) -> None:
+    print(json.dumps(measure(Experiment.of(json.loads(text))), separators=(",", ":")), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
