@@ -187,6 +187,4 @@ def member_lines(members: Plain) -> Iterator[str]:
 
 def event_line(event: Plain) -> str:
     """One event, in one line."""
-    if event["kind"] == "missed":
-        return f"missed: events {event.get('from', '?')} to {event.get('to', '?')} are not kept any more"
     return clean(f"{event.get('time', '')} {event['kind']:<14} {event.get('text', '')}".strip())

@@ -69,13 +69,19 @@ def watch_command(
 def _events(application: Application, path: Path, since: int | None, wait: float) -> Iterator[dict[str, Any]]:
     """Events of the daemon, and of those after it; each has to bring one before the next is waited for."""
     with DaemonClient(path) as client:
-        life = _life(client)
-    heard = True  # the first has shown that it is there
+        _see(client)
+    life, heard = "", True  # the first has shown that it is there
     while True:
         with DaemonClient(path) as client:
             try:
-                for event in client.events(since):
-                    since, heard = event.get("id", since), True
+                for event in client.events(since, life=life):
+                    since = event.get("id", since)
+                    if event["kind"] == "hello":
+                        if life and life != event.get("life"):
+                            say("the daemon has started anew: its events are counted from 1 again")
+                        life = str(event.get("life", ""))
+                        continue
+                    heard = True
                     yield event
                 why = "the daemon has ended"
             except DaemonUnreachable as error:
@@ -83,18 +89,16 @@ def _events(application: Application, path: Path, since: int | None, wait: float
         if not heard or not wait:
             raise DaemonUnreachable(why)
         say(f"{why}; waiting up to {wait:g} s for it to be back")
-        now = _back(application, path, wait)
-        # Another one counts from 1; with the same one, we go on behind what we have.
-        life, since, heard = now, (since if now == life else 0), False
+        _wait_for(application, path, wait)
+        heard = False
 
 
-def _life(client: DaemonClient) -> str:
-    """What differs from one start of the daemon to the next."""
-    _, life = ask(client, "/v1/status", lambda status: f"{status['node']['id']} {status['node']['started_at']}")
-    return life
+def _see(client: DaemonClient) -> None:
+    """Whether it is a daemon that we understand."""
+    ask(client, "/v1/status", lambda status: status["node"]["id"])
 
 
-def _back(application: Application, path: Path, wait: float) -> str:
+def _wait_for(application: Application, path: Path, wait: float) -> None:
     """Wait until it answers again.
 
     Raises:
@@ -104,7 +108,8 @@ def _back(application: Application, path: Path, wait: float) -> str:
     while True:
         try:
             with DaemonClient(path, timeout_seconds=max(0.1, min(5.0, wait))) as client:
-                return _life(client)
+                _see(client)
+                return
         except (DaemonUnreachable, DaemonRefused):  # refused: busy with its start
             if application.clock() >= end:
                 raise

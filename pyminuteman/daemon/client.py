@@ -102,17 +102,23 @@ class DaemonClient:
         """
         return self._json("PUT", f"/v1/sources/{quote(source, safe='')}", document)
 
-    def events(self, since: int | None = None) -> Iterator[dict[str, Any]]:
+    def events(self, since: int | None = None, *, life: str = "") -> Iterator[dict[str, Any]]:
         """Events from now on, or after that number, as ``/v1/events`` has them; ends when the daemon says goodbye.
 
-        Of numbers that are not kept any more there is one with ``kind`` ``missed``.
+        The first has the ``kind`` ``hello``: it says which ``life`` of the daemon it is, and after which number (``id``) it begins. Of
+        numbers that are not kept any more there is one with ``kind`` ``missed``.
+
+        Args:
+            since: After which number.
+            life: Of which life that number is; if the daemon has been started since, all that it keeps is told.
 
         Raises:
             DaemonUnreachable: It breaks off, or there is no sign of life for a minute.
             DaemonForbidden: This user may not ask.
             DaemonRefused: There are too many streams already.
         """
-        response = self._send("GET", "/v1/events" + ("" if since is None else f"?since={since}"), None)
+        place = {} if since is None else {"since": str(since), **({"life": life} if life else {})}
+        response = self._send("GET", "/v1/events" + ("?" + urlencode(place) if place else ""), None)
         if self._connection.sock is not None:
             self._connection.sock.settimeout(_EVENT_SILENCE_SECONDS)
         kind = ""

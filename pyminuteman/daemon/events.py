@@ -1,6 +1,7 @@
 """What has happened on this node, in order: a ring of events, numbered, for the API, the page and the log.
 
-1. Events are numbered from one, without gaps, and never renumbered within a life of the process.
+1. Events are numbered from one, without gaps, and never renumbered within a life of the process. A life has a name of its own, so that who
+   comes back with a number can tell whether it is still one of these.
 2. The ring is bounded: the oldest makes room. Who reads too slowly sees by the numbers what was missed.
 3. Telling an event never waits and never fails.
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -79,9 +81,17 @@ class EventLog:
     Args:
         kept: How many events are kept, 1 or more.
         clock: Seconds of the epoch.
+        life: What names this log among those of other starts; else it is made up.
     """
 
-    def __init__(self, kept: int = EVENTS_KEPT, *, clock: Callable[[], float] = time.time) -> None:  # noqa: TID251 - shown to people
+    def __init__(
+        self,
+        kept: int = EVENTS_KEPT,
+        *,
+        clock: Callable[[], float] = time.time,  # noqa: TID251 - shown to people
+        life: str = "",
+    ) -> None:
+        self.life = life or secrets.token_hex(8)
         self._events: deque[Event] = deque(maxlen=kept)
         self._clock = clock
         self._newest = 0

@@ -19,6 +19,7 @@ __all__ = [
     "events_view",
     "mark_view",
     "members_view",
+    "missed_view",
     "node_state",
     "problems",
     "source_state",
@@ -237,6 +238,13 @@ def event_view(event: Happening) -> Plain:
     return {"id": event.id, "time": rfc3339(event.time), "kind": event.kind, "text": event.text, "data": dict(event.data)}
 
 
-def events_view(events: Sequence[Happening], oldest: int, newest: int) -> Plain:
+def events_view(events: Sequence[Happening], *, life: str, oldest: int, newest: int) -> Plain:
     """What ``/v1/events?format=json`` tells; ``oldest`` and ``newest`` are the numbers of those still kept, 0 when there are none."""
-    return {"version": VERSION, "events": [event_view(event) for event in events], "oldest": oldest, "newest": newest}
+    told = [event_view(event) for event in events]
+    return {"version": VERSION, "life": life, "events": told, "oldest": oldest, "newest": newest}
+
+
+def missed_view(first: int, last: int, at: float) -> Plain:
+    """That events of these numbers are not kept any more. ``at``, in seconds of the epoch: of the first event that is."""
+    text = f"event {first} is not kept any more" if first == last else f"events {first} to {last} are not kept any more"
+    return {"id": last, "time": rfc3339(at), "kind": "missed", "text": text, "data": {"from": first, "to": last}}

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -19,14 +19,18 @@ from pyminuteman.daemon.api import Api, ApiOptions, open_api
 from pyminuteman.daemon.api.http_server import ServerLimits
 from pyminuteman.daemon.client import DaemonClient
 from pyminuteman.daemon.client_errors import DaemonForbidden, DaemonRefused, DaemonUnreachable
-from tests.daemon.api.double import OTHER, Double
+from tests.daemon.api.double import OTHER, Double, Log
 
 
 class Running:
     """The API in a thread, and what the test may tell it from outside."""
 
-    def __init__(self, path: Path, limits: ServerLimits | None = None) -> None:
-        self.path, self.double = path, Double()
+    def __init__(
+        self, path: Path, limits: ServerLimits | None = None, *, life: str = "0" * 16, events: Sequence[str] = ()
+    ) -> None:
+        self.path, self.double = path, Double(events=Log(life=life))
+        for text in events:
+            self.double.events.add("sync", text)
         self._limits = limits
         self._started: Queue[tuple[Api, trio.lowlevel.TrioToken, trio.Event]] = Queue()
         self.thread = threading.Thread(target=trio.run, args=(self._serve,))
@@ -81,7 +85,8 @@ def test_what_the_daemon_says_no_to(running: Running) -> None:
 def test_events_as_they_happen_until_the_daemon_ends(running: Running) -> None:
     with DaemonClient(running.path) as client:
         running.double.events.add("member_up", "before")  # nobody else looks at the log yet
-        found = client.events(since=0)
+        found = client.events(since=0, life="0" * 16)
+        assert next(found) == {"kind": "hello", "life": "0" * 16, "id": 0, "oldest": 1, "newest": 1}
         assert next(found)["text"] == "before"
         running.tell("member_down", "two")
         event = next(found)

@@ -19,6 +19,13 @@ def test_events_are_numbered_and_the_oldest_makes_room() -> None:
     assert log.since(4)[0].time == 7.0
 
 
+def test_each_log_is_of_a_life_of_its_own() -> None:
+    assert EventLog(life="0123456789abcdef").life == "0123456789abcdef"
+    lives = {EventLog().life for _ in range(3)}
+    assert len(lives) == 3
+    assert all(len(life) == 16 and int(life, 16) >= 0 for life in lives)
+
+
 def test_a_kind_that_nobody_listens_for_is_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match="no kind of event"):
         EventLog().tell("backend_gone", "")

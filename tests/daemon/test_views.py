@@ -10,7 +10,16 @@ import pytest
 from pyminuteman.addresses import NodeId
 from pyminuteman.daemon.observed import HostObserved, KernelObserved, Mark, Moment, StoreObserved, rfc3339
 from pyminuteman.daemon.traffic_views import service_text, statistics_view
-from pyminuteman.daemon.views import events_view, members_view, node_state, problems, source_state, status_view, topology_view
+from pyminuteman.daemon.views import (
+    events_view,
+    members_view,
+    missed_view,
+    node_state,
+    problems,
+    source_state,
+    status_view,
+    topology_view,
+)
 from pyminuteman.daemon.vip_views import backends_view, legacy_vips_view, vip_name
 from pyminuteman.ipvs import ServiceKey
 from pyminuteman.membership import Member, MemberStatus
@@ -300,10 +309,12 @@ def test_names_of_vips() -> None:
 
 
 def test_events() -> None:
-    found = events_view([Event(3, WALL, "sync", "text", {"a": 1})], 1, 3)
+    found = events_view([Event(3, WALL, "sync", "text", {"a": 1})], life="0" * 16, oldest=1, newest=3)
     assert found == {
         "version": 1,
+        "life": "0" * 16,
         "events": [{"id": 3, "time": "2026-11-28T04:18:00.123Z", "kind": "sync", "text": "text", "data": {"a": 1}}],
         "oldest": 1,
         "newest": 3,
     }
+    assert missed_view(7, 7, WALL)["text"] == "event 7 is not kept any more"

@@ -54,6 +54,7 @@ class PageCluster:
         self.held_back: dict[str, Any] | None = None
         self.events: list[dict[str, Any]] = []
         self.oldest = 1
+        self.life = "1" * 16
         self.now = 60.0
         self.looks = 0
         for kind, text in (
@@ -213,7 +214,8 @@ class PageCluster:
         }
         return {**totals, "rates": rates}
 
-    def since_event(self, since: int) -> dict[str, Any]:
+    def since_event(self, since: int, life: str = "") -> dict[str, Any]:
+        since = since if life in {"", self.life} else 0
         kept = [event for event in self.events if event["id"] >= self.oldest]
         chosen = [event for event in kept if event["id"] > since]
-        return {"version": 1, "events": chosen, "oldest": self.oldest, "newest": len(self.events)}
+        return {"version": 1, "life": self.life, "events": chosen, "oldest": self.oldest, "newest": len(self.events)}

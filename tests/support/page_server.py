@@ -72,7 +72,9 @@ class PageServer:
             asset = self.assets.get(path.removeprefix("/web/"))
             return None if asset is None else (asset.media_type, asset.content)
         if path == "/v1/events":
-            return "application/json", json.dumps(self.cluster.since_event(int(query["since"][0]))).encode()
+            return "application/json", json.dumps(
+                self.cluster.since_event(int(query["since"][0]), query.get("life", [""])[0])
+            ).encode()
         name = path.removeprefix("/v1/")
         if name not in ("status", "members", "topology", "backends", "statistics"):
             return None
@@ -122,10 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"retry: 200\n\n")
         generation = page.generation
-        last = int(resumed) if resumed else len(page.cluster.events)
+        life, _, number = (resumed or "").rpartition("-")
+        last = len(page.cluster.events) if not number else int(number) if life == page.cluster.life else 0
         while page.generation == generation:
             for event in page.cluster.events[last:]:
-                self.wfile.write(f"id: {event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n".encode())
+                self.wfile.write(
+                    f"id: {page.cluster.life}-{event['id']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n".encode()
+                )
             last = len(page.cluster.events)
             with page.changed:
                 if page.generation == generation and len(page.cluster.events) == last:

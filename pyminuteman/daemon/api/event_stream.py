@@ -2,10 +2,13 @@
 
 A reader has a place in the log, and no queue of its own: what it has not read stays in the log, which has a limit. One that takes nothing
 for as long as the server waits is cut and counted there; one that is so slow that the log has moved on is told so, by an event ``missed``.
+
+A place is a life of the daemon and a number. Who comes back with a place of another life is told all that is kept of this one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,14 +19,14 @@ from starlette.responses import Response
 from pyminuteman.daemon.api.answers import ApiError, dump, json_response
 from pyminuteman.daemon.api.http_server import Message, PeerGone
 from pyminuteman.daemon.api.subject import Happenings
-from pyminuteman.daemon.observed import Happening
-from pyminuteman.daemon.views import event_view, events_view
+from pyminuteman.daemon.views import event_view, events_view, missed_view
 
 __all__ = ["EventStreams"]
 
 _BREATH_SECONDS: Final = 15.0
 """A comment so often: proxies and clients find out that the other end is there."""
 _RETRY_MILLISECONDS: Final = 2000
+_LIFE: Final = re.compile("[0-9a-f]{16}")
 _NUMBER_MAX: Final = 2**63 - 1
 
 
@@ -54,39 +57,58 @@ class EventStreams:
         form = request.query_params.get("format", "stream")
         if form not in {"stream", "json"}:
             raise ApiError(400, "bad_parameter", f"format {form[:40]!r} is none", "say format=json, or nothing for a stream")
+        events = self._events
         since = _number(request.query_params.get("since"), "since")
+        life = _life(request.query_params.get("life"))
+        if life not in {"", events.life}:
+            since = 0
         if form == "json":
-            events = self._events
-            return json_response(request, events_view(events.since(since or 0), events.oldest, events.newest))
+            found = events.since(since or 0)
+            view = events_view(found, life=events.life, oldest=events.oldest, newest=events.newest)
+            return json_response(request, view)
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
-        last = _number(request.headers.get("last-event-id"), "Last-Event-ID")
+        last = self._place(request.headers.get("last-event-id"))
         if self.open >= self._most:
             self.refused += 1
             text = f"there are {self.open} streams of events already"
             raise ApiError(503, "too_many_streams", text, "close one, or poll with format=json", {"retry-after": "5"})
-        position = self._events.newest if last is None and since is None else max(last or 0, since or 0)
-        if position > self._events.newest:  # of an earlier life of the daemon, which counted for itself
+        position = since if last is None else last
+        if position is None:
+            position = events.newest
+        elif position > events.newest:  # of an earlier life of the daemon, which counted for itself
             position = 0
         return _Stream(self, position)
+
+    def _place(self, text: str | None) -> int | None:
+        """The number of a ``Last-Event-ID``: with the life that it is of, as a stream says it, or without."""
+        life, dash, number = (text or "").rpartition("-")
+        found = _number(number, "Last-Event-ID")
+        return 0 if dash and _life(life) != self._events.life else found
 
     async def run(self, position: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Tell one reader all that comes after ``position``, until the end."""
         events = self._events
-        await send(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
+        hello = {"life": events.life, "id": position, "oldest": events.oldest, "newest": events.newest}
+        await send(f"retry: {_RETRY_MILLISECONDS}\n\n".encode() + self._frame("hello", dump(hello), position))
         while not self._closing.is_set():
             oldest = events.oldest
             if position and oldest > position + 1:
                 self.missed += oldest - position - 1
-                await send(_frame("missed", dump({"from": position + 1, "to": oldest - 1}), None))
+                missed = missed_view(position + 1, oldest - 1, events.since(oldest - 1)[0].time)
+                await send(self._frame("missed", dump(missed), oldest - 1))
                 position = oldest - 1
             found = events.since(position)
             for event in found:
-                await send(_event(event))
+                await send(self._frame(event.kind, dump(event_view(event)), event.id))
                 position = event.id
             if not found:
                 await self._news(position, send)
-        await send(_frame("bye", b"{}\n", None))
+        await send(b"event: bye\ndata: {}\n\n")
+
+    def _frame(self, kind: str, data: bytes, number: int) -> bytes:
+        """JSON has no line breaks, so it is one line of data."""
+        return f"id: {self._events.life}-{number}\nevent: {kind}\n".encode() + b"data: " + data + b"\n"
 
     async def _news(self, position: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Wait for an event, the end, or the time to breathe."""
@@ -148,14 +170,12 @@ class _Stream(Response):
             raise failure
 
 
-def _event(event: Happening) -> bytes:
-    return _frame(event.kind, dump(event_view(event)), event.id)
-
-
-def _frame(kind: str, data: bytes, number: int | None) -> bytes:
-    """JSON has no line breaks, so it is one line of data."""
-    head = f"event: {kind}\n" if number is None else f"id: {number}\nevent: {kind}\n"
-    return head.encode() + b"data: " + data + b"\n"
+def _life(text: str | None) -> str:
+    if text and not _LIFE.fullmatch(text):
+        raise ApiError(
+            400, "bad_parameter", f"life {text[:40]!r} is none", "give the one that /v1/events said: 16 hexadecimal digits"
+        )
+    return text or ""
 
 
 def _number(text: str | None, name: str) -> int | None:

@@ -74,6 +74,8 @@ def _post(name: str, summary: str, request: str, answer: str = "Done", *, requir
 
 def _events() -> Plain:
     number = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    life = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+    place = {"type": "string", "pattern": "^([0-9a-f]{16}-)?[0-9]{1,18}$"}
     answer = {
         "description": "A stream that goes on, or with format=json a list.",
         "content": {
@@ -86,9 +88,11 @@ def _events() -> Plain:
             "operationId": "events",
             "summary": "What happens, as it happens",
             "description": (
-                "Each event has id, event (its kind) and data (JSON as in the schema Event). With Last-Event-ID or since the stream "
-                "begins after that event; without, with what happens from now on. An event `missed` {from, to} tells of numbers that "
-                "are not kept any more, `bye` that the daemon ends. Every 15 s a comment shows that the other end is there."
+                "Each event has id (life and number, as Last-Event-ID takes it), event (its kind) and data (JSON as in the schema "
+                "Event). The first, `hello`, says {life, id, oldest, newest}: which life of the daemon it is, and after which number the "
+                "stream begins. With Last-Event-ID or since that is the number given, and 0 if it is of another life; without, the "
+                "newest. An event `missed` has data {from, to}: numbers that are not kept any more; `bye` says that the daemon ends. "
+                "Every 15 s a comment shows that the other end is there."
             ),
             "parameters": [
                 {
@@ -97,7 +101,8 @@ def _events() -> Plain:
                     "schema": {"type": "string", "enum": ["stream", "json"], "default": "stream"},
                 },
                 {"name": "since", "in": "query", "schema": number, "description": "Only events with a higher id."},
-                {"name": "Last-Event-ID", "in": "header", "schema": number, "description": "As browsers send it."},
+                {"name": "life", "in": "query", "schema": life, "description": "Of which life of the daemon since is."},
+                {"name": "Last-Event-ID", "in": "header", "schema": place, "description": "As browsers send it."},
             ],
             "responses": {
                 "200": answer,

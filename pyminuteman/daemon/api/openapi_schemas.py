@@ -18,7 +18,7 @@ _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _BOOL: Final[Schema] = {"type": "boolean"}
 _PORT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 _ID: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
-_HELD: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 _WEIGHT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 
 
@@ -132,7 +132,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         syncs=_COUNT,
         draining=_COUNT,
         held_back=_or_null(
-            _object("What is held back, and which services would lose it.", id=_HELD, text=_TEXT, services=_list(_TEXT))
+            _object("What is held back, and which services would lose it.", id=_DIGEST, text=_TEXT, services=_list(_TEXT))
         ),
         foreign=_list(_TEXT),
         error=_TEXT,
@@ -243,7 +243,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             )
         ),
     ),
-    "Events": _versioned("Events, the oldest first.", events=_list(_ref("Event")), oldest=_COUNT, newest=_COUNT),
+    "Events": _versioned(
+        "Events, the oldest first.",
+        life={**_DIGEST, "description": "Another one after each start."},
+        events=_list(_ref("Event")),
+        oldest=_COUNT,
+        newest=_COUNT,
+    ),
     "Event": _object("What happened.", id=_COUNT, time=_TIME, kind=_TEXT, text=_TEXT, data={"type": "object"}),
     "Config": _versioned("The configuration, without secrets.", config={"type": "object"}),
     "Done": _versioned("It is on its way.", done={"type": "boolean", "const": True}),
@@ -271,7 +277,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "ConfirmRequest": _request(
         "What, and where.",
         ("id",),
-        id={**_HELD, "description": "held_back.id of the namespace in /v1/status. If something else is held back by now: 409."},
+        id={
+            **_DIGEST,
+            "description": "held_back.id of the namespace in /v1/status. If something else is held back by now: 409.",
+        },
         namespace={**_TEXT, "description": "Empty, the default, is the host's own."},
     ),
     "Nothing": _request("Nothing.", ()),

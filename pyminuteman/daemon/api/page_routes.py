@@ -77,7 +77,7 @@ def page_routes(subject: Subject, page: Page) -> list[Route]:
             members=members_view(seen),
             backends=backends_view(seen),
             topology=topology_view(seen),
-            events=events_view(events, oldest, newest),
+            events=events_view(events, life=subject.events.life, oldest=oldest, newest=newest),
             at=datetime.fromtimestamp(seen.moment.wall, UTC),
         ).encode(errors="replace")
 

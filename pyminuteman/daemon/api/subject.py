@@ -29,6 +29,10 @@ class Happenings(Protocol):
     """The event log."""
 
     @property
+    def life(self) -> str:
+        """16 hexadecimal digits, other ones after each start of the daemon: numbers are of one life."""
+
+    @property
     def oldest(self) -> int:
         """Number of the oldest event that is kept; 0 when there is none."""
 

@@ -1,5 +1,6 @@
 // What happened, as it happens. Every event has a number; none is shown twice, none is missed while the daemon still has it: whenever the
-// stream is open anew, what came after the last number is fetched as well. If the daemon has dropped some by then, that is said.
+// stream is open anew, what came after the last number is fetched as well. If the daemon has dropped some by then, that is said; so is that
+// it was started anew, which its `life` tells: numbers are of one life.
 
 import { answer } from "./api.js";
 import { h, keyed, mark, set, setText, takeOver, tools } from "./dom.js";
@@ -64,7 +65,9 @@ export class Events {
     this.filter.addEventListener("change", () => this.show());
     this.frame = 0;
     this.fresh = false; // what is there when the page is opened is not news
-    const told = Number(document.querySelector("[data-newest]").dataset.newest);
+    const there = document.querySelector("[data-newest]").dataset;
+    const told = Number(there.newest);
+    this.life = there.life ?? ""; // of the daemon that the numbers are of
     this.first = Math.max(0, (Number.isFinite(told) ? told : 0) - SHOWN_MOST);
   }
 
@@ -113,12 +116,14 @@ export class Events {
   async catchUp(source) {
     try {
       const known = this.newest;
-      let body = await answer(`v1/events?format=json&since=${known ?? this.first}`);
-      if (known !== null && body.newest < known) {
-        body = await answer("v1/events?format=json&since=0");
-        this.series += 1;
-        this.newest = null;
-        this.note("The daemon has started anew.", 0);
+      const body = await answer(`v1/events?format=json&since=${known ?? this.first}&life=${this.life}`);
+      if (body.life !== this.life) {
+        this.life = body.life; // and these are all events that it has
+        if (known !== null) {
+          this.series += 1;
+          this.newest = null;
+          this.note("The daemon has started anew.", 0);
+        }
       } else if (known !== null && body.oldest > known + 1) {
         this.note(`${plural(body.oldest - known - 1, "event")} dropped before being shown here.`, known);
       }

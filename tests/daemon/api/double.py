@@ -142,7 +142,8 @@ class Event:
 class Log:
     """Events, of which so many are kept."""
 
-    def __init__(self, keep: int = 1000) -> None:
+    def __init__(self, keep: int = 1000, life: str = "00000000000000aa") -> None:
+        self.life = life
         self.kept: list[Event] = []
         self.count = 0
         self.keep = keep

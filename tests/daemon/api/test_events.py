@@ -15,16 +15,21 @@ from pyminuteman.http_client import HttpError
 from tests.daemon.api.double import Double, Log, unix_api
 from tests.daemon.api.wire import http, read_until, until
 
+LIFE = "00000000000000aa"
+
 
 def frames(text: bytes) -> list[dict[str, str]]:
-    """Of a stream in chunks: the fields of each event."""
+    """Of a stream in chunks: the fields of each event after the greeting; ids without the life that they all have."""
     body = b"".join(
         line for line in text.replace(b"\r\n", b"\n").splitlines(keepends=True) if not line.strip() or b":" in line
     ).decode()
     found = []
     for block in body.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
-        if "event" in fields:
+        if fields.get("event", "hello") != "hello":
+            if "id" in fields:
+                life, fields["id"] = fields["id"].split("-")
+                assert life == LIFE
             found.append(fields)
     return found
 
@@ -85,7 +90,17 @@ async def test_who_comes_back_hears_what_was_missed(tmp_path: Path) -> None:
         await stream.aclose()
         stream = await opened(path, "/v1/events?since=2")  # of which some are not kept any more
         found = frames(await stream.until(b'number 10"'))
-        assert (found[0]["event"], json.loads(found[0]["data"])) == ("missed", {"from": 3, "to": 5})
+        assert (found[0]["event"], json.loads(found[0]["data"])) == (
+            "missed",
+            {
+                "id": 5,
+                "time": "2026-11-28T04:18:00.123Z",
+                "kind": "missed",
+                "text": "events 3 to 5 are not kept any more",
+                "data": {"from": 3, "to": 5},
+            },
+        )
+        assert found[0]["id"] == "5"
         assert [frame["id"] for frame in found[1:]] == ["6", "7", "8", "9", "10"]
         await stream.aclose()
         stream = await opened(path, Last_Event_ID="99")  # of an earlier life of the daemon
@@ -94,10 +109,40 @@ async def test_who_comes_back_hears_what_was_missed(tmp_path: Path) -> None:
         assert api.metrics()["events_missed_total"] == 3
         listed = await client.json("GET", "/v1/events?format=json&since=9")
         assert (listed["oldest"], listed["newest"], [event["id"] for event in listed["events"]]) == (6, 10, [10])
+        assert listed["life"] == LIFE
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("query", ["since=-1", "since=x", "since=99999999999999999999", "since=²", "format=xml"])
+async def test_a_place_is_of_one_life_of_the_daemon(tmp_path: Path) -> None:
+    double = Double()
+    for number in range(1, 4):
+        double.events.add("sync", f"number {number}")
+    other = "f" * 16
+    async with unix_api(tmp_path, double) as (client, _):
+        path = tmp_path / "api.sock"
+        for target, headers, ids in (
+            ("/v1/events", {"Last_Event_ID": f"{LIFE}-2"}, ["3"]),
+            ("/v1/events", {"Last_Event_ID": f"{other}-2"}, ["1", "2", "3"]),
+            (f"/v1/events?since=2&life={LIFE}", {}, ["3"]),
+            (f"/v1/events?since=2&life={other}", {}, ["1", "2", "3"]),
+            (f"/v1/events?since=1&life={LIFE}", {"Last_Event_ID": f"{LIFE}-2"}, ["3"]),  # which the browser heard since
+        ):
+            stream = await opened(path, target, **headers)
+            text = await stream.until(b'number 3"')
+            assert [frame["id"] for frame in frames(text)] == ids, (target, headers)
+            assert b'event: hello\r\ndata: {"life":"' + LIFE.encode() in text.replace(b"\n", b"\r\n").replace(b"\r\r", b"\r")
+            assert b'"oldest":1,"newest":3}' in text
+            await stream.aclose()
+        stream = await opened(path)
+        assert f"id: {LIFE}-3\nevent: hello" in (await stream.until(b"newest")).decode()
+        await stream.aclose()
+        for life, ids in ((LIFE, [3]), (other, [1, 2, 3])):
+            listed = await client.json("GET", f"/v1/events?format=json&since=2&life={life}")
+            assert [event["id"] for event in listed["events"]] == ids
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("query", ["since=-1", "since=x", "since=99999999999999999999", "since=²", "format=xml", "life=1"])
 async def test_numbers_that_are_none(tmp_path: Path, query: str) -> None:
     async with unix_api(tmp_path, Double()) as (client, _):
         with pytest.raises(HttpError) as caught:
