@@ -242,6 +242,7 @@ class ClaimTable:
         self._claims: dict[_Place, Claim] = {}
         self._touched: set[str] = set()
         self._faults: dict[tuple[NodeId, str], Fault] = {}
+        self._unnamed: set[tuple[NodeId, str]] = set()
         self.faults_total = 0
 
     def __len__(self) -> int:
@@ -252,6 +253,11 @@ class ClaimTable:
         """Entries that cannot be read, as they are now; :data:`FAULTS_KEPT` at most."""
         return tuple(self._faults.values())
 
+    @property
+    def faults_now(self) -> int:
+        """How many entries there are that cannot be read."""
+        return len(self._faults) + len(self._unnamed)
+
     def update(self, owner: NodeId, key: str, value: bytes | None) -> None:
         """The owner says this under that key, or no longer says anything (None). Keys that are no claims are passed over."""
         if not key.startswith(PREFIX):
@@ -259,6 +265,7 @@ class ClaimTable:
         identity, slash, _ = key.removeprefix(PREFIX).partition("/")
         place = (owner, identity)
         self._faults.pop((owner, key), None)
+        self._unnamed.discard((owner, key))
         try:
             if slash:
                 self._put_row(place, key, None if value is None else decode_backend(key, value))
@@ -268,6 +275,8 @@ class ClaimTable:
             self.faults_total += 1
             if len(self._faults) < FAULTS_KEPT:
                 self._faults[owner, key] = Fault(owner, key, str(error)[:200])
+            else:
+                self._unnamed.add((owner, key))
             if slash:
                 self._put_row(place, key, None)
             else:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from pyminuteman.addresses import NodeId
-from pyminuteman.daemon.entries import parse_key, plain_key
+from pyminuteman.daemon.entries import FAULTS_KEPT, parse_key, plain_key
 from pyminuteman.daemon.observed import Mark
 from pyminuteman.kv.operations import KEY_MAX_BYTES, Assign, Kind, Remove, SharedKey, SharedValue
 from pyminuteman.kv.store import Store
@@ -44,12 +44,14 @@ class Marks:
         backend_drains: Backends that are drained by themselves.
         weights: Weights that operators have set.
         malformed: Marks that could not be read, and do not count.
+        faults: Name and reason of some of these, :data:`FAULTS_KEPT` at most.
     """
 
     node_drains: Mapping[NodeId, Mark] = field(default_factory=dict)
     backend_drains: Mapping[Target, Mark] = field(default_factory=dict)
     weights: Mapping[Target, tuple[int, Mark]] = field(default_factory=dict)
     malformed: int = 0
+    faults: tuple[tuple[str, str], ...] = ()
 
     def adjustments(self, agents_of: Callable[[NodeId], Iterable[str]], unhealthy: frozenset[Target]) -> Adjustments:
         """What bears on weights.
@@ -69,6 +71,7 @@ def read_marks(shared: Mapping[SharedKey, SharedValue]) -> Marks:
     backend_drains: dict[Target, Mark] = {}
     weights: dict[Target, tuple[int, Mark]] = {}
     malformed = 0
+    faults: list[tuple[str, str]] = []
     for key, value in shared.items():
         if key.kind is not Kind.REGISTER or not key.name.startswith((DRAIN, WEIGHT)):
             continue
@@ -87,9 +90,11 @@ def read_marks(shared: Mapping[SharedKey, SharedValue]) -> Marks:
                 raise ValueError("no weight")
             else:
                 weights[target] = weight, mark
-        except (ValueError, TypeError, msgpack.UnpackException):
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
             malformed += 1
-    return Marks(node_drains, backend_drains, weights, malformed)
+            if malformed <= FAULTS_KEPT:
+                faults.append((key.name, str(error)[:200]))
+    return Marks(node_drains, backend_drains, weights, malformed, tuple(faults))
 
 
 async def drain(store: Store, target: NodeId | Target, *, by: str, reason: str, at: float) -> None:

@@ -83,6 +83,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minuteman_refused_claims": Family(_GAUGE, "Claims, or backends of claims, that do not count, by the reason.", ("reason",)),
     "minuteman_conflicts": Family(_GAUGE, "Claims that disagree with one that stands."),
     "minuteman_names_without_address": Family(_GAUGE, "Named VIPs that have no address in a family."),
+    "minuteman_faults": Family(
+        _GAUGE,
+        "What nodes say that cannot be read (claim, mark), or is of another's backends and does not count (health).",
+        ("kind",),
+    ),
+    "minuteman_claim_faults_total": Family(_COUNTER, "Entries of claims that could not be read."),
+    "minuteman_untold_vips": Family(_GAUGE, "VIPs of this node of which the store does not take all."),
     "minuteman_drained_nodes": Family(_GAUGE, "Nodes that operators drain."),
     "minuteman_drained_backends": Family(_GAUGE, "Backends that operators drain by themselves."),
     "minuteman_operator_weights": Family(_GAUGE, "Backends whose weight operators have set."),

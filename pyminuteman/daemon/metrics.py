@@ -53,6 +53,9 @@ def exposition(seen: Observation, process: Mapping[str, float], labels: tuple[st
     _traffic(out, seen, labels)
     _sources(out, seen)
     _members(out, seen)
+    _write(out, "minuteman_faults", _by("kind", seen.faults.counts))
+    _write(out, "minuteman_claim_faults_total", [("", seen.faults.claims_total)])
+    _write(out, "minuteman_untold_vips", [("", len(seen.faults.untold))])
     _write(out, "minuteman_host_step_ok", [(labelled({"step": one.step}), int(one.ok)) for one in seen.host])
     healthy = seen.health_metrics.get("healthy", 0)
     states = {"healthy": healthy, "unhealthy": seen.health_metrics.get("targets", 0) - healthy}

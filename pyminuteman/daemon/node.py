@@ -10,7 +10,7 @@
    for this node alone (``publish = "none"``) is said to its own outlook and not to the store, which else has no part in it: after a
    start it is not known before its source is read.
 4. A node checks the health of the backends on its own host, and tells the others; each of them weighs that for itself, so that a VIP
-   whose backends are all unhealthy fails open everywhere.
+   whose backends are all unhealthy fails open everywhere. What a node says of backends on other hosts does not count.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from typing import Any, Final, Protocol
 import trio
 
 from pyminuteman.addresses import NodeId
+from pyminuteman.daemon import health_words as words
 from pyminuteman.daemon import marks as marking
 from pyminuteman.daemon.api.subject import MarkTarget, NotNow
 from pyminuteman.daemon.differences import differences
 from pyminuteman.daemon.entries import changes
 from pyminuteman.daemon.events import EventLog
+from pyminuteman.daemon.faults import gather
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.marks import Marks
+from pyminuteman.daemon.observed import Faults
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import Publish, claims_of
 from pyminuteman.daemon.reach import addresses_of, reach_table
@@ -60,7 +63,6 @@ from pyminuteman.vips.resolution import Target as WeightTarget
 __all__ = ["FeedOptions", "Node", "NodeParts"]
 
 _CLAIMS: Final = "vip/"
-_UNHEALTHY: Final = "unhealthy/"
 _MARKS: Final = ("drain/", "weight/")
 _SETTLE_SECONDS: Final = 10.0
 """How long the store and the sources may take to say what there is before the kernel is brought up to what is known by then."""
@@ -134,10 +136,12 @@ class Node:
         self.events = parts.events
         self.started_at = parts.clock()
         self.marks = Marks()
+        self.words = words.HealthWords()
+        """What nodes say of the health of backends."""
         self.ready = trio.Event()
         """Set when the kernel has been told for the first time what is desired."""
         self._outlook = parts.outlook
-        self.voice = Voice(parts.store, parts.events.tell, (_CLAIMS, _UNHEALTHY))
+        self.voice = Voice(parts.store, parts.events.tell, (_CLAIMS, words.PREFIX))
         """What this node says to the others."""
         self._local: dict[str, bytes] = {}
         self._owners: dict[str, set[NodeId]] = {}
@@ -156,6 +160,11 @@ class Node:
     def judgement(self) -> Judgement:
         """Which claims count."""
         return self._outlook.judgement
+
+    @property
+    def faults(self) -> Faults:
+        """What does not count of what nodes say, and what could not be said."""
+        return gather(self._outlook.claims, self.marks, self.words, self.voice.untold)
 
     @property
     def host(self) -> Sequence[_Step]:
@@ -328,7 +337,7 @@ class Node:
             for key in backends:
                 health = self.monitor.health(key)
                 if health is not None and not health.healthy:
-                    failing[f"{_UNHEALTHY}{key}"] = health.reason.encode()[:200]
+                    failing[words.word_key(key)] = health.reason.encode()[:200]
         return failing
 
     async def _watch_health(self) -> None:
@@ -425,10 +434,9 @@ class Node:
         agents = {node: addresses_of(member.record) for node, member in members.items()}
         agents[self.membership.me.id] = tuple(self._parts.own_addresses)
         self._outlook.set_hosts(address for addresses in agents.values() for address in addresses)
-        unhealthy = frozenset(
-            (None, key) for entry in self.store.entries(_UNHEALTHY) if (key := _backend_key(entry.key)) is not None
-        )
-        self._outlook.adjust(self.marks.adjustments(lambda node: agents.get(node, ()), unhealthy))
+        self._outlook.hear()
+        self.words = words.read_words(self.store.entries(words.PREFIX), lambda node: agents.get(node, ()), self._outlook.placed)
+        self._outlook.adjust(self.marks.adjustments(lambda node: agents.get(node, ()), self.words.unhealthy))
         before = self._outlook.state
         state = self._outlook.refresh(reach_table(members))
         for refusal in self._outlook.take_refusals():
@@ -437,14 +445,6 @@ class Node:
             self.events.tell(kind, text, data)
         for reconciler in self.reconcilers.values():
             reconciler.want(state, since=since)
-
-
-def _backend_key(key: str) -> BackendKey | None:
-    address, _, port = key.removeprefix(_UNHEALTHY).rpartition(":")
-    try:
-        return BackendKey(address.strip("[]"), int(port))
-    except ValueError:
-        return None
 
 
 def _named(target: MarkTarget | WeightTarget) -> str:

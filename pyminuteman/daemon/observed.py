@@ -25,6 +25,8 @@ from pyminuteman.vips.resolution import Target
 
 __all__ = [
     "Buckets",
+    "FaultObserved",
+    "Faults",
     "FeedObserved",
     "Happening",
     "HostObserved",
@@ -178,6 +180,40 @@ class HostObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultObserved:
+    """Something in the store that cannot be read, or does not count.
+
+    Attributes:
+        kind: ``claim``, ``mark`` or ``health``.
+        node: The id of the node that says so, in text; empty for marks, which are nobody's own.
+        key: Under which key.
+        reason: What is wrong with it.
+    """
+
+    kind: str
+    node: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What does not count of what nodes say, and what this node could not say.
+
+    Attributes:
+        counts: How many there are now, by kind.
+        shown: Some of them, 100 of a kind at most.
+        claims_total: Entries of claims that could not be read since the start.
+        untold: VIPs of which the store does not take all, and why.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    shown: tuple[FaultObserved, ...] = ()
+    claims_total: int = 0
+    untold: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class StoreObserved:
     """How the store is."""
 
@@ -210,6 +246,7 @@ class Observation:
     node_drains: Mapping[NodeId, Mark] = field(default_factory=dict)
     backend_drains: Mapping[Target, Mark] = field(default_factory=dict)
     weights: Mapping[Target, tuple[int, Mark]] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
     health: Mapping[BackendKey, Health] = field(default_factory=dict)
     """Of the backends that are checked."""
     kernels: tuple[KernelObserved, ...] = ()

@@ -18,6 +18,7 @@ import trio
 from pyminuteman.addresses import NodeId
 from pyminuteman.daemon.observed import (
     Buckets,
+    Faults,
     FeedObserved,
     HostObserved,
     KernelObserved,
@@ -225,6 +226,10 @@ class NodeLike(Protocol):
         """Of operators."""
 
     @property
+    def faults(self) -> Faults:
+        """What does not count, and what could not be said."""
+
+    @property
     def monitor(self) -> Monitor[BackendKey]:
         """Health checks."""
 
@@ -307,6 +312,7 @@ async def observe(
         node_drains=dict(node.marks.node_drains),
         backend_drains=dict(node.marks.backend_drains),
         weights=dict(node.marks.weights),
+        faults=node.faults,
         health=monitor.known(),
         kernels=tuple(kernel(name, node.reconcilers[name].status) for name in sorted(node.reconcilers)),
         statistics=found,

@@ -16,7 +16,7 @@ from typing import Final
 from pyminuteman.daemon.entries import ClaimTable
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.desired import DesiredState, DesiredTable
-from pyminuteman.vips.model import VIPKey
+from pyminuteman.vips.model import BackendKey, VIPKey
 from pyminuteman.vips.policy import Judgement, Policy, Refusal, place_of
 from pyminuteman.vips.resolution import Adjustments, Reach
 
@@ -68,7 +68,18 @@ class Outlook:
         """This bears on weights besides what sources say."""
         self._table.adjust(adjustments)
 
+    def hear(self) -> None:
+        """Judge what has been said since. :meth:`refresh` does it too; before, for who asks :meth:`placed` of what is new."""
+        self._places |= self.claims.take_touched()
+        for place in sorted(self._places):
+            self._judge(place)
+        self._places.clear()
+
     # What it comes to
+
+    def placed(self, backend: BackendKey) -> Mapping[VIPKey, str]:
+        """The VIPs that have a backend at that place, by the claims that count, with the host that it runs on."""
+        return self._table.placed(backend)
 
     @property
     def judgement(self) -> Judgement:
@@ -90,10 +101,7 @@ class Outlook:
         Args:
             reach: How each host is in reach, by address; one that is not in it is no member's, and held in reach.
         """
-        self._places |= self.claims.take_touched()
-        for place in sorted(self._places):
-            self._judge(place)
-        self._places.clear()
+        self.hear()
         self.state = self._table.refresh(lambda agent: reach.get(agent, Reach.UP))
         return self.state
 

@@ -69,7 +69,16 @@ def status_view(seen: Observation) -> Plain:
         "members": {status.value: counts[status] + (status is MemberStatus.ALIVE) for status in MemberStatus},
         "kernel": [_kernel(kernel) for kernel in seen.kernels],
         "host": [{"step": step.step, "ok": step.ok, "reason": step.reason} for step in seen.host],
+        "faults": _faults(seen),
+        "untold": [{"vip": vip, "reason": reason} for vip, reason in list(seen.faults.untold.items())[:_UNTOLD_MOST]],
     }
+
+
+def _faults(seen: Observation) -> Plain:
+    shown = [
+        {"kind": one.kind, "node": seen.name_of(one.node), "key": one.key, "reason": one.reason} for one in seen.faults.shown
+    ]
+    return {"counts": dict(seen.faults.counts), "shown": shown}
 
 
 def _source(feed: FeedObserved) -> Plain:
@@ -140,11 +149,28 @@ def problems(seen: Observation) -> list[Plain]:
         if left_out:
             found.append(("source_problem", f"source {feed.name}: {left_out} left out, as {_first_problem(feed)}"))
     found += [("host", f"{step.step}: {step.reason}") for step in seen.host if not step.ok]
+    found += _problems_of_saying(seen)
     found += [("unaddressed", f"{name} has no address: {why}") for name, why in seen.desired.unaddressed.items()]
     return [{"kind": kind, "text": text} for kind, text in found[:_PROBLEMS_MOST]]
 
 
+def _problems_of_saying(seen: Observation) -> list[tuple[str, str]]:
+    """Between nodes: what cannot be read, and what could not be told. That of health is left out, for it passes while a host is new."""
+    found: list[tuple[str, str]] = []
+    for kind in ("claim", "mark"):
+        first = next((one for one in seen.faults.shown if one.kind == kind), None)
+        if first is not None:
+            whose = f" of {seen.name_of(first.node)}" if first.node else ""
+            text = f"{seen.faults.counts[kind]} {kind}s cannot be read, as {first.key}{whose}: {first.reason}"
+            found.append(("unreadable", text))
+    if seen.faults.untold:
+        vip, reason = next(iter(seen.faults.untold.items()))
+        found.append(("untold", f"{len(seen.faults.untold)} VIPs are not told to the others as they are, as {vip}: {reason}"))
+    return found
+
+
 _PROBLEMS_MOST: Final = 100
+_UNTOLD_MOST: Final = 100
 
 
 def _first_problem(feed: FeedObserved) -> str:

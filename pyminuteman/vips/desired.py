@@ -153,6 +153,11 @@ class DesiredTable:
         for agent in before.drained_agents ^ adjustments.drained_agents:
             self._dirty |= self._by_agent.get(agent, set())
 
+    def placed(self, backend: BackendKey) -> dict[VIPKey, str]:
+        """The VIPs that have a backend at that place, with the host that it runs on; empty text where none is named."""
+        keys = self._by_backend.get(backend, ())
+        return {key: next(one.agent for one in self._vips[key].backends if one.key == backend) for key in keys}
+
     # What it comes to
 
     def refresh(self, reach: Callable[[str], Reach]) -> DesiredState:

@@ -255,4 +255,7 @@ def test_faults_are_counted_without_end_and_named_up_to_a_limit() -> None:
     table.update(ONE, "elsewhere/1", b"\xc1")
     for number in range(FAULTS_KEPT + 5):
         table.update(ONE, f"vip/{number}", b"\xc1")
-    assert (table.faults_total, len(table.faults)) == (FAULTS_KEPT + 5, FAULTS_KEPT)
+    assert (table.faults_total, table.faults_now, len(table.faults)) == (FAULTS_KEPT + 5, FAULTS_KEPT + 5, FAULTS_KEPT)
+    for number in (0, FAULTS_KEPT + 4):  # one that has a name, and one that has none
+        table.update(ONE, f"vip/{number}", None)
+    assert (table.faults_total, table.faults_now, len(table.faults)) == (FAULTS_KEPT + 5, FAULTS_KEPT + 3, FAULTS_KEPT - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pyminuteman.addresses import Endpoint, NodeId
 from pyminuteman.daemon import marks
+from pyminuteman.daemon.entries import FAULTS_KEPT
 from pyminuteman.daemon.marks import Marks, read_marks
 from pyminuteman.daemon.observed import Mark, rfc3339
 from pyminuteman.kv import GossipStore, SharedKey, open_store
@@ -94,7 +96,9 @@ GOOD = [6, "11.0.0.1", 80]
     ],
 )
 def test_a_mark_that_is_none_does_not_count(name: str, plain: object) -> None:
-    assert read_marks({SharedKey.register(name): msgpack.packb(plain)}) == Marks(malformed=1)
+    found = read_marks({SharedKey.register(name): msgpack.packb(plain)})
+    assert replace(found, faults=()) == Marks(malformed=1)
+    assert [key for key, _ in found.faults] == [name]
 
 
 MARK = ["ann", 1.0, "hot", 7, [GOOD, "10.0.0.1", 8080], 1]
@@ -133,7 +137,9 @@ async def test_a_weight_that_nobody_would_read_is_not_written(weight: int) -> No
 
 def test_other_values_are_no_marks() -> None:
     assert read_marks({SharedKey.flag("drain/node/x"): True, SharedKey.register("else"): b""}) == Marks()
-    assert read_marks({SharedKey.register("drain/node/x"): 5}) == Marks(malformed=1)
+    assert read_marks({SharedKey.register("drain/node/x"): 5}) == Marks(malformed=1, faults=(("drain/node/x", "no register"),))
+    many = read_marks({SharedKey.register(f"drain/node/{number}"): 5 for number in range(FAULTS_KEPT + 5)})
+    assert (many.malformed, len(many.faults)) == (FAULTS_KEPT + 5, FAULTS_KEPT)
 
 
 @given(st.binary(max_size=60))

@@ -25,7 +25,7 @@ from pyminuteman.daemon import metrics
 from pyminuteman.daemon.api.options import METRICS_LABELS
 from pyminuteman.daemon.exposition import Exposition, escaped, labelled
 from pyminuteman.daemon.metric_names import API, FAMILIES, HEALTH, MEMBERSHIP, STORE
-from pyminuteman.daemon.observed import Buckets, KernelObserved, OutcomesOf
+from pyminuteman.daemon.observed import Buckets, Faults, KernelObserved, OutcomesOf
 from pyminuteman.daemon.process import process_numbers
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import Counters, Rates, Service, ServiceStatistics
@@ -183,6 +183,13 @@ def test_a_node_that_has_just_begun() -> None:
     assert "minuteman_sync_last_timestamp_seconds" not in found
     assert "minuteman_ipvs_backend_weight" not in found
     assert rows(found["minuteman_sync_changes_pending"], "namespace") == {("",): 0}
+
+
+def test_faults_are_counted_by_kind() -> None:
+    found = told(faults=Faults({"claim": 7, "mark": 0, "health": 2}, (), 9, {"tcp://11.0.0.1:80": "no room"}))
+    assert rows(found["minuteman_faults"], "kind") == {("claim",): 7, ("mark",): 0, ("health",): 2}
+    assert rows(found["minuteman_claim_faults_total"]) == {(): 9}
+    assert rows(found["minuteman_untold_vips"]) == {(): 1}
 
 
 def test_a_failed_open_is_told() -> None:

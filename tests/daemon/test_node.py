@@ -200,3 +200,18 @@ async def test_what_the_store_has_no_room_for_hides_nothing_else_and_is_told_of_
         assert list(one.node.voice.untold) == [str(long.key)]
         one.source.push([vip(Backend("10.0.0.2", 8080))])
         await until(lambda: not one.node.voice.untold)
+
+
+@pytest.mark.trio
+async def test_only_its_own_host_says_that_a_backend_is_unhealthy(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path) as (one, two):
+        backends = Backend("10.0.0.1", 8080), Backend("10.0.0.2", 8080), Backend("172.17.0.2", 80, agent="10.0.0.2")
+        await two.node.store.put_own("unhealthy/172.17.0.2:80", b"refused")  # before anybody knows of it
+        await two.node.store.put_own("unhealthy/10.0.0.1:8080", b"so says another")
+        one.source.push([vip(*backends)])
+        weights = {"10.0.0.1:8080": 1, "10.0.0.2:8080": 1, "172.17.0.2:80": 0}
+        await until(lambda: one.weights() == two.weights() == weights)
+        assert [owner for owner, *_ in one.node.words.faults] == [two.node.membership.me.id]
+        await two.node.store.put_own("unhealthy/10.0.0.2:8080", b"refused")
+        await until(lambda: one.weights()["10.0.0.2:8080"] == 0 == two.weights()["10.0.0.2:8080"])
+        assert one.weights()["10.0.0.1:8080"] == 1

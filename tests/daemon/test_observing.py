@@ -13,7 +13,7 @@ import trio
 from pyminuteman.addresses import Endpoint
 from pyminuteman.daemon.api import NoSuchThing, NotNow
 from pyminuteman.daemon.node_subject import NodeSubject
-from pyminuteman.daemon.observed import Buckets, Mark
+from pyminuteman.daemon.observed import Buckets, Faults, Mark
 from pyminuteman.daemon.observing import kernel, observe, symbol
 from pyminuteman.daemon.views import status_view
 from pyminuteman.health.monitor import Target, open_monitor
@@ -104,6 +104,7 @@ async def test_a_look_at_real_parts() -> None:
             state=DesiredState(),
             judgement=Judgement(),
             marks=SimpleNamespace(node_drains={OTHER: mark}, backend_drains={}, weights={}),
+            faults=Faults({"claim": 3}),
             monitor=monitor,
             reconcilers={"ns": Reconciler(), "": reconciler},
             host=[SimpleNamespace(step="dummy", ok=True, reason="")],
@@ -118,6 +119,7 @@ async def test_a_look_at_real_parts() -> None:
     assert seen.neighbours == (two.me.id,)
     assert [one.namespace for one in seen.kernels] == ["", "ns"]
     assert list(seen.health) == [ONE]
+    assert seen.faults.counts == {"claim": 3}
     assert seen.node_drains == {OTHER: mark}
     assert (seen.build["version"], seen.software.split()[0]) == (seen.software.split()[1], "pyminuteman")
     source.status.counters["pushes"] = 99
@@ -143,6 +145,7 @@ async def test_a_node_is_served(tmp_path: Path) -> None:
             state=DesiredState(),
             judgement=Judgement(),
             marks=SimpleNamespace(node_drains={}, backend_drains={}, weights={}),
+            faults=Faults(),
             monitor=monitor,
             reconcilers={},
             host=[],

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from pyminuteman.addresses import NodeId
-from pyminuteman.daemon.observed import HostObserved, KernelObserved, Mark, Moment, StoreObserved, rfc3339
+from pyminuteman.daemon.observed import (
+    FaultObserved,
+    Faults,
+    HostObserved,
+    KernelObserved,
+    Mark,
+    Moment,
+    StoreObserved,
+    rfc3339,
+)
 from pyminuteman.daemon.traffic_views import service_text, statistics_view
 from pyminuteman.daemon.views import (
     events_view,
@@ -105,6 +114,33 @@ def test_what_is_held_back_is_told() -> None:
         "services": ["tcp 11.0.0.1:80"],
     }
     assert problems(seen)[0]["text"] == "namespace ns: held back, for it would take away 7 of 10 destinations (70 %)"
+
+
+def test_what_does_not_count_and_what_could_not_be_said_is_told() -> None:
+    assert status_view(observation())["faults"] == {"counts": {}, "shown": []}
+    faults = Faults(
+        {"claim": 7, "mark": 1, "health": 2},
+        (
+            FaultObserved("claim", str(OTHER), "vip/1", "no VIP"),
+            FaultObserved("mark", "", "drain/x", "no mark"),
+            FaultObserved("health", str(OTHER), "unhealthy/10.0.0.1:80", "not its host"),
+        ),
+        9,
+        {f"tcp://11.0.0.{number}:80": "no room" for number in range(120)},
+    )
+    seen = observation(faults=faults)
+    told = status_view(seen)
+    assert told["faults"]["counts"] == {"claim": 7, "mark": 1, "health": 2}
+    assert told["faults"]["shown"][0] == {"kind": "claim", "node": "two", "key": "vip/1", "reason": "no VIP"}
+    assert [one["node"] for one in told["faults"]["shown"]] == ["two", "", "two"]
+    assert (len(told["untold"]), told["untold"][0]) == (100, {"vip": "tcp://11.0.0.0:80", "reason": "no room"})
+    found = [one["text"] for one in problems(seen) if one["kind"] in {"unreadable", "untold"}]
+    assert found == [
+        "7 claims cannot be read, as vip/1 of two: no VIP",
+        "1 marks cannot be read, as drain/x: no mark",
+        "120 VIPs are not told to the others as they are, as tcp://11.0.0.0:80: no room",
+    ]
+    assert problems(observation(faults=Faults({"health": 2}, faults.shown[2:]))) == problems(observation())
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
         members=_object("How many, this node among the alive.", alive=_COUNT, suspect=_COUNT, down=_COUNT, left=_COUNT),
         kernel=_list(_ref("Kernel")),
         host=_list(_object("A step of the host's set-up.", step=_TEXT, ok=_BOOL, reason=_TEXT)),
+        faults=_object(
+            "What nodes say that cannot be read, or does not count.",
+            counts={"type": "object", "additionalProperties": _COUNT, "description": "By kind: claim, mark, health."},
+            shown=_list(_object("One of them, 100 of a kind at most.", kind=_TEXT, node=_TEXT, key=_TEXT, reason=_TEXT)),
+        ),
+        untold=_list(_object("A VIP of this node of which the store does not take all; 100 at most.", vip=_TEXT, reason=_TEXT)),
     ),
     "Source": _object(
         "Where VIPs come from.",
