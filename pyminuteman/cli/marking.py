@@ -130,28 +130,27 @@ def weight_command(
 
 
 def _node_order(client: DaemonClient, route: str, body: dict[str, Any]) -> _Order:
-    """As the daemon finds a node: an id beats a name. What is not found is left to it, for marks of the forgotten can be taken back."""
+    """As the daemon finds a node: an id beats a name or label. What is not found is left to it, for marks of the forgotten can be taken back."""
     asked = body["node"]
 
-    def members(answer: Any) -> list[tuple[str, str]]:
-        return [(one["id"], one["name"]) for one in answer["members"]]
+    def members(answer: Any) -> list[tuple[str, str, str]]:
+        return [(one["id"], one["label"], one["name"]) for one in answer["members"]]
 
     def backends(answer: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         return [(vip, row) for vip in answer["vips"] for row in vip["backends"]]
 
     _, known = ask(client, "/v1/members", members)
-    chosen = [one for one in known if one[0] == asked.lower()] or [one for one in known if one[1] == asked]
+    chosen = [one for one in known if one[0] == asked.lower()] or [one for one in known if asked in one[1:]]
     if len(chosen) > 1:
-        msg = f"{len(chosen)} nodes are called {asked}; say which by its id: {', '.join(one for one, _ in chosen)}"
+        msg = f"{len(chosen)} nodes are called {asked}; say which by its id: {', '.join(one for one, *_ in chosen)}"
         raise Stopped(msg)
     if not chosen and route == "/v1/drain":
         msg = f"there is no node {asked}; see 'minuteman members list'"
         raise Stopped(msg)
-    node, name = chosen[0] if chosen else (asked, asked)
+    node, label = chosen[0][:2] if chosen else (asked, asked)
     _, rows = ask(client, "/v1/backends", backends)
-    # Of nodes with the same name this counts the backends of all: better too many than too few.
-    about = [(vip, row) for vip, row in rows if row["node"] == name]
-    words = f"{'drain' if route == '/v1/drain' else 'undrain'} node {name} with {_count(about)}"
+    about = [(vip, row) for vip, row in rows if row["node"] == label]
+    words = f"{'drain' if route == '/v1/drain' else 'undrain'} node {label} with {_count(about)}"
     return _Order(route, body | {"node": node}, words, about)
 
 

@@ -8,7 +8,8 @@ The protocols say what is needed of a node, and no more: tests have doubles of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ __all__ = [
     "KernelObserved",
     "Mark",
     "Moment",
+    "Names",
     "Observation",
     "OutcomesOf",
     "StoreObserved",
@@ -264,18 +266,9 @@ class Observation:
     zone: str = "l4lb.minuteman"
     """The DNS zone that named VIPs are in."""
 
-    def name_of(self, node: NodeId | str) -> str:
-        """A node's name, or its id where it is not known; empty for none."""
-        if not node:
-            return ""
-        try:
-            known = NodeId.parse(node) if isinstance(node, str) else node
-        except ValueError:
-            return str(node)
-        if known == self.me.id:
-            return self.me.name
-        member = self.members.get(known)
-        return str(known) if member is None else member.record.name
+    def names(self) -> Names:
+        """What its nodes are called. Made anew at each call: keep it while many are asked for."""
+        return Names((self.me, *(member.record for member in self.members.values())))
 
     def nodes_by_address(self) -> dict[str, Record]:
         """Which node has which address: that of its endpoint, and the others that it tells. This node's own come first."""
@@ -284,6 +277,23 @@ class Observation:
             for address in (record.endpoint.address, *record.addresses):
                 found.setdefault(address, record)
         return found
+
+
+class Names:
+    """What people call nodes: by name, and where several have one name, each with the first digits of its id (``web1 (8c0e1a2b)``)."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        found = {record.id: (record.name, f"{record.name} ({record.id.short})") for record in records}
+        plain = Counter(name for name, _ in found.values())
+        told_apart = Counter(longer for _, longer in found.values())
+        self._names: dict[str, str] = {}
+        for node, (name, longer) in found.items():
+            unique = longer if told_apart[longer] == 1 else f"{name} ({node})"
+            self._names[str(node)] = name if plain[name] == 1 else unique
+
+    def __call__(self, node: NodeId | str) -> str:
+        """A node's, by its id; the id where it is not known."""
+        return self._names.get(str(node), str(node))
 
 
 class Happening(Protocol):

@@ -190,8 +190,8 @@ def members_table(members: Iterable[Json], left_out: int = 0) -> Markup:
         ("Drain", "why"),
     )
     rows = []
-    for member in sorted(members, key=lambda row: (natural(row["name"]), row["id"])):
-        name = element("span", member["name"], title=member["id"])
+    for member in sorted(members, key=lambda row: (natural(row["label"]), row["id"])):
+        name = element("span", member["label"], title=member["id"])
         drain = member["drain"]
         rows.append(
             (

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pyminuteman.addresses import NodeId
-from pyminuteman.daemon.observed import FeedObserved, Happening, KernelObserved, Mark, Observation, rfc3339
+from pyminuteman.daemon.observed import FeedObserved, Happening, KernelObserved, Mark, Names, Observation, rfc3339
 from pyminuteman.membership import MemberStatus, Record
 
 __all__ = [
@@ -75,9 +75,8 @@ def status_view(seen: Observation) -> Plain:
 
 
 def _faults(seen: Observation) -> Plain:
-    shown = [
-        {"kind": one.kind, "node": seen.name_of(one.node), "key": one.key, "reason": one.reason} for one in seen.faults.shown
-    ]
+    names = seen.names()
+    shown = [{"kind": one.kind, "node": names(one.node), "key": one.key, "reason": one.reason} for one in seen.faults.shown]
     return {"counts": dict(seen.faults.counts), "shown": shown}
 
 
@@ -157,10 +156,11 @@ def problems(seen: Observation) -> list[Plain]:
 def _problems_of_saying(seen: Observation) -> list[tuple[str, str]]:
     """Between nodes: what cannot be read, and what could not be told. That of health is left out, for it passes while a host is new."""
     found: list[tuple[str, str]] = []
+    names = seen.names()
     for kind in ("claim", "mark"):
         first = next((one for one in seen.faults.shown if one.kind == kind), None)
         if first is not None:
-            whose = f" of {seen.name_of(first.node)}" if first.node else ""
+            whose = f" of {names(first.node)}" if first.node else ""
             text = f"{seen.faults.counts[kind]} {kind}s cannot be read, as {first.key}{whose}: {first.reason}"
             found.append(("unreadable", text))
     if seen.faults.untold:
@@ -182,19 +182,27 @@ def _first_problem(feed: FeedObserved) -> str:
 
 def members_view(seen: Observation) -> Plain:
     """What ``/v1/members`` tells: this node first, the others by name."""
-    counts = _backends_by_node(seen)
-    rows = [_member(seen, seen.me, MemberStatus.ALIVE, rfc3339(seen.started_at), counts)]
+    known = _Known(_backends_by_node(seen), seen.names())
+    rows = [_member(seen, seen.me, MemberStatus.ALIVE, rfc3339(seen.started_at), known)]
     others = sorted(seen.members.values(), key=lambda member: (member.record.name, member.record.id))
-    rows += [_member(seen, one.record, one.status, seen.moment.text(one.since), counts) for one in others]
+    rows += [_member(seen, one.record, one.status, seen.moment.text(one.since), known) for one in others]
     return {"version": VERSION, "members": rows}
 
 
-def _member(seen: Observation, record: Record, status: MemberStatus, since: str | None, counts: Counter[NodeId]) -> Plain:
+class _Known(NamedTuple):
+    """What is worked out once for all nodes."""
+
+    backends: Counter[NodeId]
+    names: Names
+
+
+def _member(seen: Observation, record: Record, status: MemberStatus, since: str | None, known: _Known) -> Plain:
     drain = seen.node_drains.get(record.id)
     neighbours = seen.neighbours if record.id == seen.me.id else record.neighbours
     return {
         "id": str(record.id),
         "name": record.name,
+        "label": known.names(record.id),
         "status": status.value,
         "since": since,
         "endpoint": str(record.endpoint),
@@ -205,17 +213,17 @@ def _member(seen: Observation, record: Record, status: MemberStatus, since: str 
         "neighbours": [str(one) for one in neighbours],
         "drained": drain is not None,
         "drain": mark_view(drain),
-        "backends": counts[record.id],
+        "backends": known.backends[record.id],
         "me": record.id == seen.me.id,
     }
 
 
 def topology_view(seen: Observation) -> Plain:
     """What ``/v1/topology`` tells: nodes, and each link once, as either of its ends says."""
-    counts = _backends_by_node(seen)
-    nodes = [_node(seen, seen.me, MemberStatus.ALIVE, counts)]
+    about = _Known(_backends_by_node(seen), seen.names())
+    nodes = [_node(seen, seen.me, MemberStatus.ALIVE, about)]
     others = sorted(seen.members.values(), key=lambda member: (member.record.name, member.record.id))
-    nodes += [_node(seen, one.record, one.status, counts) for one in others]
+    nodes += [_node(seen, one.record, one.status, about) for one in others]
     known = {seen.me.id, *seen.members}
     links = {_link(seen.me.id, other) for other in seen.neighbours}
     for member in others:
@@ -230,12 +238,13 @@ def topology_view(seen: Observation) -> Plain:
     }
 
 
-def _node(seen: Observation, record: Record, status: MemberStatus, counts: Counter[NodeId]) -> Plain:
+def _node(seen: Observation, record: Record, status: MemberStatus, known: _Known) -> Plain:
     return {
         "id": str(record.id),
         "name": record.name,
+        "label": known.names(record.id),
         "status": status.value,
-        "backends": counts[record.id],
+        "backends": known.backends[record.id],
         "drained": record.id in seen.node_drains,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pyminuteman.daemon.observed import Observation, OutcomesOf
+from pyminuteman.daemon.observed import Names, Observation, OutcomesOf
 from pyminuteman.daemon.views import VERSION, mark_view
 from pyminuteman.health.monitor import Health
 from pyminuteman.ipvs import Destination, ServiceKey
@@ -38,17 +38,17 @@ def backends_view(seen: Observation) -> Plain:
     return {
         "version": VERSION,
         "vips": [looking.vip(key, resolution) for key, resolution in seen.desired.resolutions.items()],
-        "refused": [_refusal(seen, refusal) for refusal in seen.judgement.refusals],
+        "refused": [_refusal(looking.names, refusal) for refusal in seen.judgement.refusals],
         "conflicts": [str(conflict) for conflict in seen.desired.conflicts],
     }
 
 
-def _refusal(seen: Observation, refusal: Refusal) -> Plain:
+def _refusal(names: Names, refusal: Refusal) -> Plain:
     source, principal = refusal.claimant
     return {
         "vip": str(refusal.vip),
         "claimant": {"source": source, "principal": principal},
-        "node": seen.name_of(refusal.node),
+        "node": names(refusal.node),
         "reason": str(refusal.reason),
         "detail": refusal.detail,
         "backend": None if refusal.backend is None else str(refusal.backend),
@@ -61,6 +61,7 @@ class _Looking:
     def __init__(self, seen: Observation) -> None:
         self.seen = seen
         self.nodes = seen.nodes_by_address()
+        self.names = seen.names()
         self.claims: dict[VIPKey, list[Claim]] = {}
         for claim in seen.judgement.accepted:
             self.claims.setdefault(claim.vip.key, []).append(claim)
@@ -86,7 +87,7 @@ class _Looking:
             "scheduler": resolution.vip.settings.scheduler,
             "principal": resolution.vip.principal,
             "sources": sorted({claim.source for claim in claims}),
-            "claimed_by": sorted({self.seen.name_of(claim.node) for claim in claims}),
+            "claimed_by": sorted({self.names(claim.node) for claim in claims}),
             "failed_open": [str(one.reason) for one in resolution.failed_open],
             "backends": [self.backend(key, one, excluded.get(one.key), rows) for one in resolution.vip.backends],
         }
@@ -115,7 +116,7 @@ class _Looking:
             "address": key.address,
             "port": key.port,
             "agent": backend.agent,
-            "node": "" if agent is None else agent.name,
+            "node": "" if agent is None else self.names(agent.id),
             "weight": backend.weight,
             "effective_weight": 0 if found is None else found[1].weight,
             "state": "in" if exclusion is None else "held" if exclusion.held else "out",

@@ -132,7 +132,7 @@ async def test_what_one_node_says_is_in_every_kernel_and_goes_when_it_says_no_mo
 async def test_operators_marks_are_obeyed_everywhere_and_undone(tmp_path: Path) -> None:
     async with cluster(2, tmp_path) as (one, two):
         one.source.push([vip(Backend("10.0.0.1", 8080), Backend("10.0.0.2", 8080), Backend("10.0.0.7", 8080))])
-        await until(lambda: len(two.weights()) == 3)
+        await until(lambda: len(one.weights()) == len(two.weights()) == 3)
         target = (None, BackendKey("10.0.0.7", 8080))
         await two.node.drain(target, by="ann", reason="disk")
         await until(lambda: one.weights()["10.0.0.7:8080"] == 0 == two.weights()["10.0.0.7:8080"])

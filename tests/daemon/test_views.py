@@ -15,6 +15,7 @@ from pyminuteman.daemon.observed import (
     KernelObserved,
     Mark,
     Moment,
+    Names,
     StoreObserved,
     rfc3339,
 )
@@ -184,6 +185,7 @@ def test_members() -> None:
     assert one == {
         "id": str(ME),
         "name": "one",
+        "label": "one",
         "status": "alive",
         "since": "2026-11-28T03:18:00.123Z",
         "endpoint": "10.0.0.1:61420",
@@ -276,7 +278,8 @@ def test_a_container_is_found_by_its_address_on_its_own_host() -> None:
 def test_names_of_nodes() -> None:
     seen = observation()
     unknown = NodeId(bytes(15) + b"\x09")
-    assert [seen.name_of(one) for one in ("", ME, str(OTHER), unknown, "nonsense")] == [
+    names = seen.names()
+    assert [names(one) for one in ("", ME, str(OTHER), unknown, "nonsense")] == [
         "",
         "one",
         "two",
@@ -284,6 +287,33 @@ def test_names_of_nodes() -> None:
         "nonsense",
     ]
     assert seen.nodes_by_address()["192.0.2.1"].name == "one"
+
+
+def test_nodes_of_one_name_are_told_apart() -> None:
+    third, fourth = NodeId(b"\xab" * 16), NodeId(b"\xcd" * 16)
+    seen = observation()
+    twins = {
+        **seen.members,
+        third: Member(record(third, "two", "10.0.0.7"), MemberStatus.ALIVE, CLOCK),
+        fourth: Member(record(fourth, "three", "10.0.0.8"), MemberStatus.ALIVE, CLOCK),
+    }
+    seen = replace(seen, members=twins)
+    found = members_view(seen)["members"]
+    assert [(row["name"], row["label"]) for row in found] == [
+        ("one", "one"),
+        ("three", "three (00000000)"),
+        ("three", "three (cdcdcdcd)"),
+        ("two", "two (00000000)"),
+        ("two", "two (abababab)"),
+    ]
+    assert [node["label"] for node in topology_view(seen)["nodes"]] == [row["label"] for row in found]
+    told = backends_view(seen)
+    nodes = {backend["node"] for vip in told["vips"] for backend in vip["backends"]}
+    assert nodes == {"one", "two (00000000)", "three (00000000)"}
+    assert {one for vip in told["vips"] for one in vip["claimed_by"]} == {"one", "two (00000000)"}
+    assert {one["node"] for one in told["refused"]} == {"two (00000000)"}
+    alike = Names([record(ME, "x", "10.0.0.1"), record(OTHER, "x", "10.0.0.2"), record(third, "x", "10.0.0.3")])
+    assert [alike(one) for one in (ME, OTHER, third)] == [f"x ({ME})", f"x ({OTHER})", "x (abababab)"]
 
 
 def test_refused_backends_are_named() -> None:

@@ -148,7 +148,7 @@ class PageCluster:
         for i, one in enumerate(self.ids):
             near = [self.ids[b if a == i else a] for a, b in self.links if i in (a, b)] if len(self.ids) <= 60 else []
             rows.append({
-                "id": one, "name": self.names[one], "status": self.states[one], "since": _time(self.since[one]),
+                "id": one, "name": self.names[one], "label": self.names[one], "status": self.states[one], "since": _time(self.since[one]),
                 "endpoint": f"10.0.{i // 250}.{i % 250 + 1}:61420", "addresses": [f"10.0.{i // 250}.{i % 250 + 1}"], "tags": {}, "keys": ["0a1b2c3d"],
                 "epoch": 1, "neighbours": near, "drained": one in self.drained, "drain": self.drained.get(one),
                 "backends": self._backends_of(one), "me": i == 0,
@@ -163,6 +163,7 @@ class PageCluster:
             {
                 "id": one,
                 "name": self.names[one],
+                "label": self.names[one],
                 "status": self.states[one],
                 "backends": self._backends_of(one),
                 "drained": one in self.drained,

@@ -19,6 +19,10 @@ _BOOL: Final[Schema] = {"type": "boolean"}
 _PORT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 _ID: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 _DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_LABEL: Final[Schema] = {
+    **_TEXT,
+    "description": "What other answers call a node: its name, and where several have it the first digits of its id as well.",
+}
 _WEIGHT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 65535}
 
 
@@ -147,7 +151,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Member": _object(
         "A member.",
         id=_ID,
-        name=_TEXT,
+        name={**_TEXT, "description": "As it calls itself; several may have one name."},
+        label=_LABEL,
         status=_MEMBER_STATUS,
         since=_TIME,
         endpoint=_TEXT,
@@ -164,7 +169,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Topology": _versioned(
         "The graph of the cluster.",
         me=_ID,
-        nodes=_list(_object("A node.", id=_ID, name=_TEXT, status=_MEMBER_STATUS, backends=_COUNT, drained=_BOOL)),
+        nodes=_list(
+            _object("A node.", id=_ID, name=_TEXT, label=_LABEL, status=_MEMBER_STATUS, backends=_COUNT, drained=_BOOL)
+        ),
         links=_list({"type": "array", "items": _ID, "minItems": 2, "maxItems": 2}),
     ),
     "Backends": _versioned(
@@ -180,7 +187,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         scheduler=_TEXT,
         principal=_TEXT,
         sources=_list(_TEXT),
-        claimed_by=_list(_TEXT),
+        claimed_by=_list(_LABEL),
         failed_open=_list(_TEXT),
         backends=_list(_ref("Backend")),
     ),
@@ -189,7 +196,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         address=_TEXT,
         port=_PORT,
         agent={**_TEXT, "description": "Address of the host that it runs on."},
-        node=_TEXT,
+        node=_LABEL,
         weight={**_WEIGHT, "description": "As the source has it."},
         effective_weight={**_COUNT, "description": "In the kernel."},
         state={
@@ -211,7 +218,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "A claim, or a backend of one, that does not count.",
         vip=_TEXT,
         claimant=_object("On whose behalf.", source=_TEXT, principal=_TEXT),
-        node=_TEXT,
+        node=_LABEL,
         reason=_TEXT,
         detail=_TEXT,
         backend=_or_null(_TEXT),
@@ -266,7 +273,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             _request(
                 "All backends of a node.",
                 ("node",),
-                node={**_TEXT, "minLength": 1, "description": "Name or id."},
+                node={**_TEXT, "minLength": 1, "description": "Name, label or id."},
                 reason=_REASON,
             ),
             _request("One backend.", ("backend",), backend=_BACKEND_TEXT, vip=_VIP_TEXT, reason=_REASON),

@@ -144,7 +144,7 @@ async def read_nothing(request: Request) -> None:
 
 
 def find_node(text: str, seen: Observation) -> NodeId:
-    """The node of that name or id.
+    """The node of that name, label or id.
 
     Raises:
         ApiError: There is none, or more than one.
@@ -152,7 +152,8 @@ def find_node(text: str, seen: Observation) -> NodeId:
     records = [seen.me, *(member.record for member in seen.members.values())]
     # An id beats a name: a node may call itself as it likes. One that is marked and forgotten since can still be set free.
     by_id = [node for node in (*(record.id for record in records), *seen.node_drains) if text.lower() == str(node)]
-    by_name = [record.id for record in records if text == record.name]
+    label = seen.names()
+    by_name = [record.id for record in records if text in {record.name, label(record.id)}]
     if not by_id and len(by_name) > 1:
         raise ApiError(409, "ambiguous", f"{len(by_name)} nodes are called {_short(text)}", "say which by its id")
     found = by_id or by_name

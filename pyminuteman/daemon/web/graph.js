@@ -44,7 +44,7 @@ export class Graph {
     this.me = topology.me;
     this.known = new Map(topology.nodes.map((node) => [node.id, node]));
     this.members = new Map((members?.members ?? []).map((member) => [member.id, member]));
-    this.order = [...this.known.keys()].sort((one, other) => natural(this.known.get(one).name, this.known.get(other).name));
+    this.order = [...this.known.keys()].sort((one, other) => natural(this.known.get(one).label, this.known.get(other).label));
     this.size = sizeFor(this.known.size);
     if (!this.known.has(this.chosen)) this.chosen = null;
     // Later ones are drawn above: those that one looks for.
@@ -91,12 +91,12 @@ export class Graph {
     set(badge, "href", node.drained ? "#shape-pause" : null);
     for (const [key, value] of Object.entries({ x: size / 4, y: -size / 4 - small, width: small, height: small })) set(badge, key, value);
     const named = this.known.size <= LABELLED_MOST || this.rank(node) > 0;
-    setText(label, named ? node.name : "");
+    setText(label, named ? node.label : "");
     set(label, "y", size / 2 + (mine || node.id === this.chosen ? 19 : 15));
   }
 
   words(node) {
-    const parts = [node.name, node.status];
+    const parts = [node.label, node.status];
     if (node.id === this.me) parts.push("this node");
     if (node.drained) parts.push("drained");
     parts.push(plural(node.backends, "backend"));
@@ -113,7 +113,7 @@ export class Graph {
       h("span", { class: "mark is-me" }, h("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, h("circle", { r: 6 })), "this node"),
     );
     this.legend.replaceChildren(...told);
-    const trouble = topology.nodes.filter((node) => node.status !== "alive").map((node) => `${node.name} ${node.status}`);
+    const trouble = topology.nodes.filter((node) => node.status !== "alive").map((node) => `${node.label} ${node.status}`);
     const most = trouble.slice(0, 10).join(", ") + (trouble.length > 10 ? ", and more" : "");
     const words = `${plural(topology.nodes.length, "node")}, ${plural(topology.links.length, "link")}${most ? `: ${most}` : ", all alive"}`;
     set(this.list, "aria-label", `Graph of the cluster. ${words}. Arrow keys go from node to node.`);
@@ -127,7 +127,7 @@ export class Graph {
       setText(this.about, words || this.about.textContent);
       return;
     }
-    const parts = [`${node.name}: ${node.status}${member ? ` since ${when(member.since)}` : ""}`, plural(node.backends, "backend")];
+    const parts = [`${node.label}: ${node.status}${member ? ` since ${when(member.since)}` : ""}`, plural(node.backends, "backend")];
     if (member) parts.push(member.endpoint, plural(member.neighbours.length, "link"));
     if (member?.drain) parts.push(`drained by ${member.drain.by}: ${member.drain.reason}`);
     else if (node.drained) parts.push("drained");

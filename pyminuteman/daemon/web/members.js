@@ -51,9 +51,9 @@ export class Members {
 
   show() {
     const wanted = this.search.value.trim().toLowerCase();
-    const texts = (member) => [member.name, member.id, member.endpoint, member.status, ...member.addresses];
+    const texts = (member) => [member.label, member.id, member.endpoint, member.status, ...member.addresses];
     const matching = this.data.members.filter((member) => !wanted || texts(member).some((text) => text.toLowerCase().includes(wanted)));
-    matching.sort((one, other) => natural(one.name, other.name) || natural(one.id, other.id));
+    matching.sort((one, other) => natural(one.label, other.label) || natural(one.id, other.id));
     const shown = worstFirst(matching, (member) => member.status === "alive" && !member.drained && !member.me, this.most);
     rows(
       this.body,
@@ -71,7 +71,7 @@ export class Members {
     const name = h(
       "span",
       {},
-      h("span", { class: "name", title: member.id }, member.name),
+      h("span", { class: "name", title: member.id }, member.label),
       member.me ? h("span", { class: "tag" }, "this node") : null,
     );
     const drain = member.drain ? mark("drained", `by ${member.drain.by}: ${member.drain.reason}`) : member.drained ? mark("drained") : null;

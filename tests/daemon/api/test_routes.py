@@ -201,6 +201,8 @@ async def test_two_nodes_of_one_name_are_told_apart_by_their_ids(tmp_path: Path)
         status, error = await refused(client, "POST", "/v1/drain", body={"node": "two"})
         assert (status, error["code"]) == (409, "ambiguous")
         await client.json("POST", "/v1/drain", body={"node": str(DEAD)})
+        labels = {one["id"]: one["label"] for one in (await client.json("GET", "/v1/members"))["members"]}
+        await client.json("POST", "/v1/drain", body={"node": labels[str(OTHER)]})
 
 
 @pytest.mark.trio
