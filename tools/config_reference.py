@@ -118,7 +118,8 @@ _CLASSES: Final[Mapping[str, type]] = {
 _TEXTS: Final[Mapping[str, str]] = {
     "policy.denied": "Networks denied to all, VIPs and backends, besides those that always are (loopback, link-local, multicast, ...). Name the "
     "networks of hosts here.",
-    "policy.guarded_ports": "Ports of hosts that no VIP leads to. Add those of the hosts' own services, such as the API by TCP.",
+    "policy.guarded_ports": "Ports of hosts that no VIP leads to. Those of this daemon (membership, and API by TCP) always "
+    "are; add those of the hosts' own services.",
     "policy.rule.source": "The source's name, or `*`.",
     "policy.rule.principal": "The principal, or `*`. Empty: claims that a source makes for itself.",
     "policy.rule.vip_networks": "Where VIPs may be that are addresses and not names. Not within the ranges of names.",

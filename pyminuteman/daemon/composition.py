@@ -114,14 +114,18 @@ def policy_of(config: DaemonConfig) -> Policy:
     """Who may claim what.
 
     Where the configuration has no rules, operators who write a source may have VIPs at any managed address; tasks, which say what they
-    like of themselves, only named ones.
+    like of themselves, only named ones. The ports of the daemon itself are guarded whatever the configuration says: that of the membership,
+    as bound and as advertised, and that of the API over TCP.
     """
-    if config.policy.rules != Policy().rules:
-        return config.policy
+    places = (config.node.bind, config.node.advertise, config.api.tcp)
+    ports = frozenset(place.port for place in places if place is not None and place.port)
+    policy = replace(config.policy, guarded_ports=config.policy.guarded_ports | ports)
+    if policy.rules != Policy().rules:
+        return policy
     managed = Networks(*config.ipvs.managed)
     written = [source.name for source in config.sources if _kind(source) in _WRITTEN]
     rules = tuple(Rule(source=name, vip_networks=managed) for name in written)
-    return replace(config.policy, rules=(*rules, Rule()))
+    return replace(policy, rules=(*rules, Rule()))
 
 
 def _kind(source: SourceConfig) -> str:

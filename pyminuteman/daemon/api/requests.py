@@ -18,7 +18,7 @@ from pyminuteman.daemon.traffic_views import service_text
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.plain.fields import Invalid, as_table, get, number, place_text
 from pyminuteman.plain.text import parse
-from pyminuteman.vips.model import WEIGHT_MAX, BackendKey, VIPKey
+from pyminuteman.vips.model import WEIGHT_MAX, BackendKey, InvalidVIPError, VIPKey
 from pyminuteman.vips.resolution import Target
 
 __all__ = ["MarkRequest", "WeightRequest", "read_body", "read_confirm", "read_mark", "read_nothing", "read_weight"]
@@ -190,12 +190,17 @@ def find_vip(text: str, seen: Observation) -> VIPKey:
     Raises:
         ApiError: There is none.
     """
+    try:
+        named = VIPKey.parse(text)
+    except InvalidVIPError:
+        named = None
+    if named is not None and (
+        named in seen.desired.resolutions or any(named == key for key, _ in (*seen.backend_drains, *seen.weights))
+    ):
+        return named
     for key, resolution in seen.desired.resolutions.items():
-        if text == str(key) or any(text == service_text(service.key) for service, _ in resolution.services):
+        if any(text == service_text(service.key) for service, _ in resolution.services):
             return key
-    for marked, _ in (*seen.backend_drains, *seen.weights):
-        if marked is not None and text == str(marked):
-            return marked
     raise ApiError(404, "no_such_vip", f"there is no VIP {_short(text)}", "see /v1/backends; as tcp://11.0.0.1:80")
 
 

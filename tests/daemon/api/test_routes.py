@@ -194,6 +194,19 @@ async def test_what_is_gone_can_still_be_set_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_a_vip_may_be_written_in_any_way_that_is_one(tmp_path: Path) -> None:
+    six, backend = VIPKey.tcp("fd00::1", 80), BackendKey("10.9.9.9", 1)
+    double = Double(observation(backend_drains={(six, backend): Mark("root", 0.0)}))
+    async with unix_api(tmp_path, double) as (client, _):
+        body = {"backend": str(backend), "vip": "tcp://[FD00:0::0:1]:80"}
+        await client.json("POST", "/v1/undrain", body=body)
+        assert double.done[0][1] == (six, backend)
+        for text in ("tcp://[fd00::2]:80", "tcp://[fd00::1]", "fd00::1"):
+            status, error = await refused(client, "POST", "/v1/undrain", body={**body, "vip": text})
+            assert (status, error["code"]) == (404, "no_such_vip")
+
+
+@pytest.mark.trio
 async def test_two_nodes_of_one_name_are_told_apart_by_their_ids(tmp_path: Path) -> None:
     seen = observation()
     twin = replace(seen.members[OTHER], record=record(DEAD, "two", "10.0.0.3"))
