@@ -15,9 +15,10 @@ from pyminuteman.daemon.entries import ClaimTable
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
-from pyminuteman.daemon.node import FeedOptions, Node, NodeParts
+from pyminuteman.daemon.node import Node, NodeParts
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import IPVSTable, Scope
 from pyminuteman.kv import StoreLimits, open_store
@@ -78,8 +79,7 @@ async def cluster(
                 NodeParts(
                     membership=membership,
                     store=store,
-                    feeds=[feed],
-                    options={"web": feed_options or FeedOptions()},
+                    sources=Sources(feeds=[feed], options={"web": feed_options or FeedOptions()}),
                     outlook=Outlook(ClaimTable(), DesiredTable(own_addresses=own), POLICY),
                     monitor=monitor,
                     reconcilers={"": reconciler},
@@ -132,7 +132,7 @@ async def test_what_one_node_says_is_in_every_kernel_and_goes_when_it_says_no_mo
 async def test_operators_marks_are_obeyed_everywhere_and_undone(tmp_path: Path) -> None:
     async with cluster(2, tmp_path) as (one, two):
         one.source.push([vip(Backend("10.0.0.1", 8080), Backend("10.0.0.2", 8080), Backend("10.0.0.7", 8080))])
-        await until(lambda: len(two.weights()) == 3)
+        await until(lambda: len(one.weights()) == 3 == len(two.weights()))
         target = (None, BackendKey("10.0.0.7", 8080))
         await two.node.drain(target, by="ann", reason="disk")
         await until(lambda: one.weights()["10.0.0.7:8080"] == 0 == two.weights()["10.0.0.7:8080"])
