@@ -65,7 +65,7 @@ def _told(held: dict[str, Any]) -> list[str]:
 @socket_option
 @output("table", "json")
 def reload_command(*, path: Path, form: str) -> int:
-    """Have the daemon read its configuration again, and say what has changed. One that is no good changes nothing.
+    """Have the daemon read its configuration again, and say what counts now, and what takes a restart. One that is no good changes nothing.
 
     'minuteman check-config' tells beforehand whether it is good.
     """
@@ -74,8 +74,12 @@ def reload_command(*, path: Path, form: str) -> int:
     if form == "json":
         out(json.dumps(answer, indent=2))
         return exit_codes.OK
-    changes = answer.get("changes", ()) if isinstance(answer, dict) else ()
-    out("".join(f"{clean(str(line))}\n" for line in changes))
-    if not changes:
+    changes, restart, remarks = (
+        [clean(str(line)) for line in (answer.get(name, ()) if isinstance(answer, dict) else ())]
+        for name in ("changes", "restart", "remarks")
+    )
+    out("".join(f"{line}\n" for line in (*changes, *(f"{line} (takes a restart)" for line in restart))))
+    say(remarks)
+    if not (changes or restart):
         say("nothing has changed")
     return exit_codes.OK

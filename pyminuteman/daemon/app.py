@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any, Final
 
 import trio
@@ -14,12 +13,13 @@ from pyminuteman.daemon import composition as make
 from pyminuteman.daemon.api import open_api
 from pyminuteman.daemon.config import DaemonConfig
 from pyminuteman.daemon.connection_watch import ConnectionWatch
-from pyminuteman.daemon.control import obey, reloaded, set_up
+from pyminuteman.daemon.control import obey, set_up
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.names import open_names
 from pyminuteman.daemon.node import Node, NodeParts
 from pyminuteman.daemon.node_subject import NodeSubject
 from pyminuteman.daemon.notify import Notifier
+from pyminuteman.daemon.reloading import Reloading
 from pyminuteman.daemon.web_page import WebPage
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.host.journal import Journal
@@ -63,34 +63,33 @@ async def run(config: DaemonConfig, load: Callable[[], DaemonConfig], plain: Cal
                 NodeParts(
                     membership=membership,
                     store=await stack.enter_async_context(make.store_of(config, membership)),
-                    feeds=make.feeds(config, events, lambda: node.publish()),  # noqa: PLW0108 - there is no node yet
-                    options=make.feed_options(config),
                     outlook=(view := make.outlook(config, own)),
                     monitor=await stack.enter_async_context(open_monitor(concurrency=config.health.concurrency)),
                     reconcilers={"": make.reconciler(config, tell=events.tell, host=setup, synced=names)},
                     events=events,
                     own_addresses=own,
-                    make_target=make.target_of(config),
-                    reload=lambda: reloaded(config, load, view.set_policy),
                     host_status=setup.status if setup is not None else tuple,
                 )
             )
+            reloading = Reloading(config=config, load=load, node=node, set_policy=view.set_policy)
+            reloading.begin()
             subject = NodeSubject(
                 node=node,
                 cluster=config.cluster.name,
                 engine=config.store.engine,
                 zone=config.names.zone,
-                plain=partial(plain, config),
+                plain=lambda: plain(reloading.config),
+                reloading=reloading.reload,
                 outcomes=lambda: make.outcomes_of(watch.reading),
                 event_counts=lambda: dict(events.counts),
             )
             api = await stack.enter_async_context(open_api(subject, make.api_options(config), page=WebPage()))
-            subject.api_metrics = api.metrics
+            subject.api_metrics, reloading.api = api.metrics, api
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.run)
                 nursery.start_soon(watch.run)
                 nursery.start_soon(notifier.keep)
-                nursery.start_soon(obey, signals, node, nursery.cancel_scope, outer.cancel_scope, notifier)
+                nursery.start_soon(obey, signals, reloading, nursery.cancel_scope, outer.cancel_scope, notifier)
                 await node.ready.wait()
                 notifier.ready(f"{membership.me.name} in {config.cluster.name}")
             notifier.stopping()

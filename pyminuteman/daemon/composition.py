@@ -14,16 +14,16 @@ from typing import Any, Final
 from pyminuteman.daemon.api.options import ApiOptions
 from pyminuteman.daemon.config import DaemonConfig, SourceConfig
 from pyminuteman.daemon.entries import ClaimTable
-from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
-from pyminuteman.daemon.node import FeedOptions
 from pyminuteman.daemon.observed import Buckets, OutcomesOf
 from pyminuteman.daemon.outcomes import OutcomesReading
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.errors import ConfigurationError
-from pyminuteman.health.backends import parse_check
+from pyminuteman.health.backends import MakeCheck, parse_check
+from pyminuteman.health.hysteresis import CheckPolicy
 from pyminuteman.health.monitor import Target
 from pyminuteman.host.setup import HostSettings
 from pyminuteman.http_client import HttpOptions
@@ -31,6 +31,7 @@ from pyminuteman.ipvs import DrainPolicy, IPVSTable, Scope, ServiceKey
 from pyminuteman.kv import GossipStore, Store, open_store
 from pyminuteman.kv.etcd import open_etcd_store
 from pyminuteman.membership import Keyring, Membership, load_key_file, open_membership
+from pyminuteman.sources.base import Source
 from pyminuteman.sources.options import parse_source
 from pyminuteman.sources.push import PushSource
 from pyminuteman.vips.address_book import AddressBook
@@ -40,15 +41,16 @@ from pyminuteman.vips.policy import Networks, Policy, Rule
 
 __all__ = [
     "api_options",
-    "feed_options",
-    "feeds",
     "host_settings",
     "membership_of",
     "outcomes_of",
     "outlook",
     "own_addresses",
     "policy_of",
+    "reader_of",
     "reconciler",
+    "reconciler_options",
+    "sources",
     "store_of",
     "target_of",
 ]
@@ -132,39 +134,69 @@ def _kind(source: SourceConfig) -> str:
     return source.place.partition(":")[0]
 
 
-def feeds(config: DaemonConfig, events: EventLog, changed: Callable[[], None]) -> list[Feed]:
-    """The sources.
+def reader_of(source: SourceConfig) -> Source:
+    """Where a source is read; nothing is opened yet.
 
     Raises:
-        ConfigurationError: One cannot be.
+        ConfigurationError: It cannot be.
     """
-    found: list[Feed] = []
+    return PushSource(f"push:{source.name}") if source.is_pushed else parse_source(source.place)
+
+
+def sources(
+    config: DaemonConfig,
+    readers: Mapping[str, Source],
+    *,
+    before: Mapping[str, Feed],
+    make_feed: Callable[[str, Source], Feed],
+) -> Sources:
+    """The sources. Those that were there go on; those that are read elsewhere now keep what was last read. Neither waits nor fails.
+
+    Args:
+        config: All of it, which was read and is good.
+        readers: What is to be opened, by the source's name: see :func:`reader_of`.
+        before: Feeds that are there, by name.
+        make_feed: Makes one more.
+    """
+    feeds: list[Feed] = []
     for source in config.sources:
-        reader = PushSource(f"push:{source.name}") if source.is_pushed else parse_source(source.place)
-        after = source.silence_seconds if source.on_silence == "withdraw" else math.inf
-        found.append(Feed(source.name, reader, events=events, changed=changed, withdraw_after_seconds=after))
-    return found
+        feed, reader = before.get(source.name), readers.get(source.name)
+        if feed is None:
+            feed = make_feed(source.name, readers[source.name])
+        elif reader is not None:
+            feed.reopen(reader)
+        feed.withdraw_after(source.silence_seconds if source.on_silence == "withdraw" else math.inf)
+        feeds.append(feed)
+    options = {source.name: FeedOptions(source.publish, vouch=_kind(source) in _VOUCHING) for source in config.sources}
+    return Sources(feeds=feeds, options=options, target=target_of(config))
 
 
-def feed_options(config: DaemonConfig) -> dict[str, FeedOptions]:
-    """What of each source is told the others."""
-    return {source.name: FeedOptions(source.publish, vouch=_kind(source) in _VOUCHING) for source in config.sources}
-
-
-def target_of(config: DaemonConfig) -> Callable[[Backend], Target] | None:
-    """How a backend of this host is asked; None when none is.
+def target_of(config: DaemonConfig) -> Callable[[str, Backend], Target | None]:
+    """How a backend of this host that a source wants is asked; None when it is not.
 
     Raises:
-        InvalidCheckError: The check is none.
+        InvalidCheckError: A check is none.
     """
-    if not config.health.check:
-        return None
-    make, policy = parse_check(config.health.check), config.health.policy
-    return lambda backend: Target(make(backend), policy)
+    found: dict[str, tuple[MakeCheck, CheckPolicy]] = {}
+    for source in config.sources:
+        health = config.health_of(source.name)
+        if health.check:
+            found[source.name] = parse_check(health.check), health.policy
+
+    def target(source: str, backend: Backend) -> Target | None:
+        if source not in found:
+            return None
+        make, policy = found[source]
+        return Target(make(backend), policy)
+
+    return target
 
 
 def host_settings(config: DaemonConfig) -> HostSettings:
-    """What of the host is to be set up."""
+    """What of the host is to be set up.
+
+    VIPs come and go, so that one may become persistent at any time; and whether this host is a router for others is not ours to say.
+    """
     host = config.host
     ipv6 = any(":" in network for network in config.ipvs.managed)
     return HostSettings(
@@ -186,6 +218,24 @@ def managed_scope(config: DaemonConfig) -> Scope:
     return scope - Scope.networks(*config.ipvs.exclude) if config.ipvs.exclude else scope
 
 
+def reconciler_options(config: DaemonConfig) -> ReconcilerOptions:
+    """How every namespace's table is kept.
+
+    Raises:
+        ConfigurationError: No network is managed.
+    """
+    ipvs = config.ipvs
+    return ReconcilerOptions(
+        managed=managed_scope(config),
+        adopt=ipvs.adopt,
+        max_loss_percent=ipvs.max_loss_percent,
+        audit_seconds=ipvs.audit_seconds,
+        drain_seconds=ipvs.drain_seconds,
+        min_interval_seconds=ipvs.min_interval_seconds,
+        on_exit=ipvs.on_exit,
+    )
+
+
 def reconciler(
     config: DaemonConfig,
     *,
@@ -200,21 +250,12 @@ def reconciler(
     Raises:
         ConfigurationError: No network is managed.
     """
-    ipvs = config.ipvs
     directory: Path = config.node.state_directory
     return Reconciler(
         name,
         open_table=open_table or (lambda scope, drain: IPVSTable(scope=scope, drain=drain, netns=name or None)),
         ledger=Ledger(directory / f"ledger{'-' if name else ''}{name.replace('/', '-')}.json"),
-        options=ReconcilerOptions(
-            managed=managed_scope(config),
-            adopt=ipvs.adopt,
-            max_loss_percent=ipvs.max_loss_percent,
-            audit_seconds=ipvs.audit_seconds,
-            drain_seconds=ipvs.drain_seconds,
-            min_interval_seconds=ipvs.min_interval_seconds,
-            on_exit=ipvs.on_exit,
-        ),
+        options=reconciler_options(config),
         tell=tell,
         host=host,
         synced=synced,

@@ -4,6 +4,7 @@
 2. A source that is to be withdrawn when it falls silent (``on_silence="withdraw"``) has the empty state after ``silence_seconds`` without
    a good one, and its own again with the next good one. What was never read is never withdrawn.
 3. A source that ends or breaks is opened again after a while: one that is no good takes nobody else with it.
+4. What was last read stands when the source is read elsewhere from now on, until it has spoken there.
 """
 
 from __future__ import annotations
@@ -39,18 +40,9 @@ class Feed:
         source: Where it is read.
         events: Where it is told that it fails, and that it is well again.
         changed: Called with each new state.
-        withdraw_after_seconds: Of silence; infinite keeps the last good state for ever.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: Source,
-        *,
-        events: EventLog,
-        changed: Callable[[], None],
-        withdraw_after_seconds: float = math.inf,
-    ) -> None:
+    def __init__(self, name: str, source: Source, *, events: EventLog, changed: Callable[[], None]) -> None:
         self.name = name
         self.source = source
         self.last: SourceState | None = None
@@ -58,8 +50,9 @@ class Feed:
         self.withdrawn = False
         self._events = events
         self._changed = changed
-        self._withdraw_after = withdraw_after_seconds
+        self._withdraw_after = math.inf
         self._opening = trio.CancelScope()
+        self._life = trio.CancelScope()
 
     @property
     def state(self) -> SourceState | None:
@@ -82,8 +75,27 @@ class Feed:
         if self.source.status.failures:
             self._opening.cancel()
 
+    def reopen(self, source: Source) -> None:
+        """Read this one from now on. What was last read stands until it has spoken; what was withdrawn stays so."""
+        self.last = self.state
+        self.source, self.stale, self.withdrawn = source, False, False
+        self._opening.cancel()
+
+    def withdraw_after(self, seconds: float) -> None:
+        """Have what it said withdrawn after so many seconds of silence; infinite, as at first, keeps it. At once if they have passed."""
+        self._withdraw_after = seconds
+        self._judge()
+
+    def end(self) -> None:
+        """Read no more: :meth:`run` returns."""
+        self._life.cancel()
+
     async def run(self) -> None:
-        """Read, until cancelled."""
+        """Read, until cancelled or told to end."""
+        with self._life:
+            await self._keep_reading()
+
+    async def _keep_reading(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look)
             while True:
@@ -93,7 +105,6 @@ class Feed:
                         await self._read()
                     except Exception:  # noqa: BLE001 - it is told, and the other sources go on
                         _log.exception("source %s broke, and is opened again", self.name)
-                if not self._opening.cancelled_caught:
                     await trio.sleep(_REOPEN_SECONDS)
 
     async def _read(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -35,11 +35,12 @@ from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.marks import Marks
 from pyminuteman.daemon.observed import Faults
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.publisher import Publish, claims_of
+from pyminuteman.daemon.publisher import claims_of
 from pyminuteman.daemon.reach import addresses_of, reach_table
 from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.sources import Sources
 from pyminuteman.daemon.voice import Voice, saying
-from pyminuteman.health.monitor import Monitor, Target
+from pyminuteman.health.monitor import Monitor
 from pyminuteman.kv.errors import StoreError
 from pyminuteman.kv.store import Changes, Store
 from pyminuteman.membership import (
@@ -56,11 +57,11 @@ from pyminuteman.membership import (
 )
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.desired import DesiredState
-from pyminuteman.vips.model import Backend, BackendKey
+from pyminuteman.vips.model import BackendKey
 from pyminuteman.vips.policy import Judgement
 from pyminuteman.vips.resolution import Target as WeightTarget
 
-__all__ = ["FeedOptions", "Node", "NodeParts"]
+__all__ = ["Node", "NodeParts"]
 
 _CLAIMS: Final = "vip/"
 _MARKS: Final = ("drain/", "weight/")
@@ -88,36 +89,19 @@ class _Step(Protocol):
     def reason(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class FeedOptions:
-    """What of a source this node tells the others.
-
-    Attributes:
-        publish: ``all``; ``own``: the backends on this host; ``none``: nothing, and all of it counts here alone.
-        vouch: Whether the addresses it names are from its own records, and not from labels that anybody may write.
-    """
-
-    publish: Publish = "all"
-    vouch: bool = False
-
-
 @dataclass(kw_only=True)
 class NodeParts:
     """What a node is made of; all of it open, and closed by whoever opened it."""
 
     membership: Membership
     store: Store
-    feeds: Sequence[Feed]
-    options: Mapping[str, FeedOptions]
-    """By the name of the feed."""
     outlook: Outlook
     monitor: Monitor[BackendKey]
     reconcilers: dict[str, Reconciler]
     events: EventLog
     own_addresses: frozenset[str]
-    make_target: Callable[[Backend], Target] | None = None
-    """How a backend of this host is asked whether it would serve; None: not at all."""
-    reload: Callable[[], Sequence[str]] | None = None
+    sources: Sources = field(default_factory=Sources)
+    """Those to begin with: see :meth:`Node.set_sources`."""
     host_status: Callable[[], Sequence[_Step]] = field(default=tuple)
     clock: Callable[[], float] = time.time  # noqa: TID251 - shown to people
 
@@ -130,7 +114,6 @@ class Node:
         self._parts = parts
         self.membership = parts.membership
         self.store = parts.store
-        self.feeds = parts.feeds
         self.monitor = parts.monitor
         self.reconcilers = parts.reconcilers
         self.events = parts.events
@@ -148,8 +131,15 @@ class Node:
         self._wake = trio.Event()
         self._woken_at: float | None = None
         self._publish = trio.Event()
+        self._sources = parts.sources
+        self._feeding: trio.Nursery | None = None
 
     # How it stands
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """The sources."""
+        return self._sources.feeds
 
     @property
     def state(self) -> DesiredState:
@@ -199,18 +189,25 @@ class Node:
         data = {"target": _named(target), "weight": None, "by": by}
         self.events.tell("weight", f"{_named(target)} has its source's weight again, by {by}{_because(reason)}", data)
 
-    async def reload(self) -> Sequence[str]:
-        """Read the configuration anew, and try sources that fail again; what has changed, in words."""
+    def set_sources(self, sources: Sources) -> None:
+        """These count from now on. Feeds that are not among them are read no more, and what they said is withdrawn; new ones are begun."""
+        before, self._sources = self.feeds, sources
+        for feed in before:
+            if feed not in sources.feeds:
+                feed.end()
+        if self._feeding is not None:  # else they are begun with the others
+            for feed in sources.feeds:
+                if feed not in before:
+                    self._feeding.start_soon(feed.run)
+        self.publish()
+
+    def look_again(self) -> None:
+        """Try sources that fail, and compare with all that is in the kernel."""
         for feed in self.feeds:
             feed.retry()
-        lines = [] if self._parts.reload is None else list(self._parts.reload())
-        self.events.tell("reload", "; ".join(lines) or "read again: nothing has changed", {"changes": lines})
         for reconciler in self.reconcilers.values():
             reconciler.wake(audit=True)
         self.wake()
-        self.publish()
-        await trio.lowlevel.checkpoint()
-        return lines
 
     async def confirm(self, namespace: str, identity: str) -> None:
         """Carry out what is held back there.
@@ -248,6 +245,7 @@ class Node:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_members)
+            self._feeding = nursery
             for feed in self.feeds:
                 nursery.start_soon(feed.run)
             for reconciler in self.reconcilers.values():
@@ -281,15 +279,16 @@ class Node:
         """Tell the others, and this node's own outlook, what this node has to say now; when to try again."""
         told, local = self._own_claims()
         here, said = saying(local), saying(told)
-        self._say_here(here.entries)
+        self._say_here(here.entries, said.entries)
         return await self.voice.say(said._replace(wrong=said.wrong | here.wrong), self._unhealthy())
 
-    def _say_here(self, entries: Mapping[str, bytes]) -> None:
-        """Take in what counts on this node alone, as if it were heard."""
+    def _say_here(self, entries: Mapping[str, bytes], told: Collection[str]) -> None:
+        """Take in what counts on this node alone, as if it were heard; what all are told from now on stands until that is heard."""
         me = self.store.me
         for key, value in changes(self._local, entries).items():
-            self._outlook.claims.update(me, key, value)
-            self.wake()
+            if value is not None or key not in told:
+                self._outlook.claims.update(me, key, value)
+                self.wake()
         self._local = dict(entries)
 
     def _own_claims(self) -> tuple[list[Claim], list[Claim]]:
@@ -303,7 +302,7 @@ class Node:
         hosts = {address for member in self.membership.members().values() for address in addresses_of(member.record)}
         own = [claim for claim in self._outlook.claims.all() if claim.node == me]
         for feed in self.feeds:
-            options = self._parts.options[feed.name]
+            options = self._sources.options[feed.name]
             found = local if options.publish == "none" else told
             if feed.state is None:
                 found += [claim for claim in own if claim.source == feed.name]
@@ -320,25 +319,11 @@ class Node:
             )
         return told, local
 
-    def _own_backends(self) -> Iterable[Backend]:
-        own = self._parts.own_addresses
-        for feed in self.feeds:
-            for vip in () if feed.state is None else feed.state.vips:
-                for backend in vip.backends:
-                    if backend.address in own or backend.agent in own:
-                        yield backend
-
     def _unhealthy(self) -> dict[str, bytes]:
         """What is to be said of backends of this host that fail their checks."""
-        failing: dict[str, bytes] = {}
-        if self._parts.make_target is not None:
-            backends = {backend.key: backend for backend in self._own_backends()}
-            self.monitor.watch({key: self._parts.make_target(backend) for key, backend in backends.items()})
-            for key in backends:
-                health = self.monitor.health(key)
-                if health is not None and not health.healthy:
-                    failing[words.word_key(key)] = health.reason.encode()[:200]
-        return failing
+        self.monitor.watch(self._sources.targets(self._parts.own_addresses))
+        known = self.monitor.known().items()
+        return {words.word_key(key): health.reason.encode()[:200] for key, health in known if not health.healthy}
 
     async def _watch_health(self) -> None:
         with self.monitor.changes() as found:
@@ -383,9 +368,8 @@ class Node:
             self._owners.pop(key, None)
 
     def _take_in(self, owner: NodeId, key: str, value: bytes | None) -> None:
-        if (
-            key not in self._local or owner != self.store.me
-        ):  # what counts here alone is not what the store has of it, or has no more
+        # What counts here alone is not what the store has of it, or has no more.
+        if key not in self._local or owner != self.store.me:
             self._outlook.claims.update(owner, key, value)
 
     async def _watch_members(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pyminuteman.daemon.api.subject import Happenings, MarkTarget, NoSuchThing, Verbs
+from pyminuteman.daemon.api.subject import Happenings, MarkTarget, NoSuchThing, Reloaded, Verbs
 from pyminuteman.daemon.observed import Observation, OutcomesOf
 from pyminuteman.daemon.observing import NodeLike, observe
 from pyminuteman.ipvs import ServiceKey
@@ -33,9 +33,6 @@ class _Marking(Protocol):
     async def clear_weight(self, target: Target, *, by: str, reason: str) -> None:
         """See there."""
 
-    async def reload(self) -> Sequence[str]:
-        """See there."""
-
     async def confirm(self, namespace: str, identity: str) -> None:
         """See there."""
 
@@ -59,6 +56,7 @@ class NodeSubject(Verbs):
         zone: The DNS zone of named VIPs.
         plain: The configuration without secrets.
         outcomes: Where outcomes of connections are asked for; None for nowhere.
+        reloading: What reads the configuration anew.
         event_counts: How many events of each kind there were.
         api_metrics: What the API counts: set it when the API is open.
     """
@@ -68,6 +66,7 @@ class NodeSubject(Verbs):
     engine: str
     zone: str
     plain: Callable[[], Mapping[str, Any]]
+    reloading: Callable[[], Awaitable[Reloaded]]
     outcomes: Callable[[], Mapping[tuple[ServiceKey, BackendKey], OutcomesOf]] | None = None
     event_counts: Callable[[], Mapping[str, int]] | None = None
     api_metrics: Callable[[], Mapping[str, float]] | None = None
@@ -126,9 +125,9 @@ class NodeSubject(Verbs):
         """Leave its weight to its source again."""
         await self.node.clear_weight(target, by=by, reason=reason)
 
-    async def reload(self) -> Sequence[str]:
+    async def reload(self) -> Reloaded:
         """Read the configuration anew."""
-        return await self.node.reload()
+        return await self.reloading()
 
     async def confirm(self, namespace: str, identity: str) -> None:
         """Carry out what is held back there, if it is that."""

@@ -165,7 +165,7 @@ class Reconciler:
         self.status = ReconcilerStatus()
         self.settled = trio.Event()
         """Set when the first desire was carried out, held back, or found impossible."""
-        self._options = options
+        self._options = self._next_options = options
         self._ledger = ledger
         self._tell = tell
         self._host = host
@@ -173,7 +173,7 @@ class Reconciler:
         self._clock = clock
         self._dice = Random() if dice is None else dice  # noqa: S311 - jitter, no secret
         self._open_table = open_table
-        self._scope = Scope(self._is_ours, "the ledger" if options.adopt != "everything" else str(options.managed))
+        self._scope = Scope(self._is_ours, "what the ledger has, or is adopted")
         self._fresh: frozenset[ServiceKey] = frozenset()
         self._drains: dict[ServiceKey, float] = {}
         self._wanted: DesiredState | None = None
@@ -219,6 +219,11 @@ class Reconciler:
             self._audit_at = -math.inf
         self._wake.set()
 
+    def set_options(self, options: ReconcilerOptions) -> None:
+        """Keep the table like this from the next look on, which is now. A look that is under way ends as it began."""
+        self._next_options = options
+        self._wake.set()
+
     def confirm(self, identity: str) -> bool:
         """What is held back may be done after all; False when nothing is, or something else (:attr:`Shrinkage.identity`)."""
         held = self.status.held
@@ -261,6 +266,7 @@ class Reconciler:
                 self._say("ledger", "sync_failed", self._ledger.problem)
             while True:
                 self._wake = trio.Event()  # before the look: what is wanted during it is not missed
+                self._take_options()
                 seconds = math.inf
                 if self._wanted is not None:
                     seconds = await self._sync(table, self._wanted)
@@ -273,6 +279,12 @@ class Reconciler:
             table.close()
             if self._counting is not None:
                 self._counting.close()
+
+    def _take_options(self) -> None:
+        """Between two looks: no thread reads them then."""
+        if self._options.audit_seconds != self._next_options.audit_seconds:
+            self._audit_seconds, self._audit_at = self._next_options.audit_seconds, -math.inf
+        self._options = self._next_options
 
     async def _sync(self, table: IPVSTable, state: DesiredState) -> float:
         """Bring the kernel up to what is desired, unless that is held back.
@@ -486,6 +498,7 @@ class Reconciler:
     # The end
 
     async def _finish(self, table: IPVSTable) -> None:
+        self._take_options()
         if self._options.on_exit == "keep" or self._wanted is None:
             return
         if self._options.on_exit == "flush":

@@ -6,7 +6,8 @@
    descriptor), the check is void: it is counted, and made again.
 3. Whoever listens is told the latest state of each backend whose state changed. The monitor never waits for a reader, and what waits
    for one is at most one state a backend.
-4. Targets that stay keep what is known of them; one whose check or policy has changed begins anew.
+4. Targets that stay keep what is known of them. One whose check or policy has changed keeps its verdict, until the new one comes to
+   another: how a backend is asked does not make it well.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ class Health:
 class _Watched:
     """One target: what is known of it, and the scope that ends its checks."""
 
-    def __init__(self, target: Target, dice: Random, now: float) -> None:
+    def __init__(self, target: Target, dice: Random, now: float, before: Health | None) -> None:
         self.target = target
         self.scope = trio.CancelScope()
         self.hysteresis = Hysteresis(target.policy, dice, now)
         self.hung = False
-        self.health = Health(self.hysteresis.healthy, confirmed=False, since=now)
+        self.health = before or Health(self.hysteresis.healthy, confirmed=False, since=now)
+        self.hysteresis.healthy, self.hysteresis.confirmed = self.health.healthy, self.health.confirmed
 
     def note(self, now: float, reason: str, took_seconds: float) -> bool:
         """Take down how things are; whether the state has changed, or been confirmed."""
@@ -148,14 +150,19 @@ class Monitor(Generic[K]):
 
     def watch(self, targets: Mapping[K, Target]) -> None:
         """Check these from now on, and no others."""
+        before: dict[K, Health] = {}
         for key in [key for key, watched in self._watched.items() if targets.get(key) != watched.target]:
-            self._watched.pop(key).scope.cancel()
+            watched = self._watched.pop(key)
+            watched.scope.cancel()
+            if key in targets:
+                before[key] = watched.health
+                continue
             for reader in self._readers:
                 reader.forget(key)
         now = trio.current_time()
         for key, target in targets.items():
             if key not in self._watched:
-                self._watched[key] = watched = _Watched(target, self._dice, now)
+                self._watched[key] = watched = _Watched(target, self._dice, now, before.get(key))
                 self._nursery.start_soon(self._keep_checking, key, watched)
 
     def health(self, key: K) -> Health | None:

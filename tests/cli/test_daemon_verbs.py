@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from pyminuteman.cli import exit_codes
 from pyminuteman.cli.daemon_views import backend_lines, event_line, status_lines
-from pyminuteman.daemon.api.subject import NotNow
+from pyminuteman.daemon.api import NotNow, Reloaded
 from pyminuteman.daemon.client_errors import DaemonForbidden
 from pyminuteman.daemon.observed import KernelObserved, Mark
 from tests.cli.conftest import Console
@@ -238,11 +239,19 @@ def test_confirm_shows_what_is_held_back_first(
 
 
 def test_reload_says_what_has_changed(verb: Any, monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
-    assert verb("reload").stdout == "log.level\n"
-    assert json.loads(verb("reload", "-o", "json").stdout)["changes"] == ["log.level"]
+    done = verb("reload")
+    assert done.stdout == 'log.level: "info" -> "debug"\nnode.name: "" -> "x" (takes a restart)\n'
+    assert done.stderr == "source: there is none\n"
+    plain = json.loads(verb("reload", "-o", "json").stdout)
+    assert (plain["changes"], plain["restart"]) == (['log.level: "info" -> "debug"'], ['node.name: "" -> "x"'])
+    monkeypatch.setattr(running.double, "broken_configuration", "is none of debug, info")
+    refused = verb("reload", expect=exit_codes.FAILED)
+    assert "config.toml: line 3 (log.level): is none of debug, info" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    monkeypatch.setattr(running.double, "broken_configuration", "")
 
-    async def reload() -> list[str]:
-        return []
+    async def reload() -> Reloaded:
+        return Reloaded()
 
     monkeypatch.setattr(running.double, "reload", reload)
     assert verb("reload").stderr == "nothing has changed\n"

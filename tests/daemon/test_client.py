@@ -66,7 +66,7 @@ def test_it_asks_and_has_things_done(running: Running) -> None:
         assert client.get("/v1/events", {"format": "json", "since": "0"})["events"] == []
         assert "minuteman_build_info" in client.text("/metrics")
         assert client.post("/v1/drain", {"node": "two", "reason": "disk"})["done"]
-        assert client.post("/v1/reload")["changes"] == ["log.level"]
+        assert client.post("/v1/reload")["changes"] == ['log.level: "info" -> "debug"']
         assert client.push("pushed", {"vip": []})["vips"] == 0
         assert running.api.metrics()["connections_total"] == 1
     assert running.double.done[0] == ("drain", OTHER, "root", "disk")

@@ -15,9 +15,10 @@ from pyminuteman.daemon.entries import ClaimTable
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
-from pyminuteman.daemon.node import FeedOptions, Node, NodeParts
+from pyminuteman.daemon.node import Node, NodeParts
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import IPVSTable, Scope
 from pyminuteman.kv import StoreLimits, open_store
@@ -78,8 +79,7 @@ async def cluster(
                 NodeParts(
                     membership=membership,
                     store=store,
-                    feeds=[feed],
-                    options={"web": feed_options or FeedOptions()},
+                    sources=Sources(feeds=[feed], options={"web": feed_options or FeedOptions()}),
                     outlook=Outlook(ClaimTable(), DesiredTable(own_addresses=own), POLICY),
                     monitor=monitor,
                     reconcilers={"": reconciler},

@@ -150,10 +150,12 @@ async def test_a_node_is_served(tmp_path: Path) -> None:
             reconcilers={},
             host=[],
             events=double.events,
-            **{verb: getattr(double, verb) for verb in ("drain", "undrain", "set_weight", "clear_weight", "reload", "confirm")},
+            **{verb: getattr(double, verb) for verb in ("drain", "undrain", "set_weight", "clear_weight", "confirm")},
         )
         node.feeds[1].source = SimpleNamespace(name="file:x", status=source.status)
-        subject = NodeSubject(node=node, cluster="test", engine="gossip", zone="z", plain=lambda: {"a": 1})
+        subject = NodeSubject(
+            node=node, cluster="test", engine="gossip", zone="z", plain=lambda: {"a": 1}, reloading=double.reload
+        )
         async with unix_api(tmp_path, subject) as (client, api):  # type: ignore[arg-type]
             subject.api_metrics, subject.event_counts = api.metrics, lambda: {"sync": 1}
             assert (await client.json("GET", "/v1/config"))["config"] == {"a": 1}

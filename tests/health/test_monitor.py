@@ -199,21 +199,29 @@ async def test_a_deadline_that_we_slept_through_says_nothing_of_the_backend(mock
 
 
 @pytest.mark.trio
-async def test_targets_that_stay_keep_their_state_and_changed_ones_begin_anew(autojump_clock: MockClock) -> None:
+async def test_targets_that_stay_keep_their_state_and_changed_ones_their_verdict(autojump_clock: MockClock) -> None:
     one, two, three = Scripted("-"), Scripted("-"), Scripted("-")
     async with open_monitor(dice=Random(1)) as monitor:
         monitor.watch({name: Target(check, POLICY) for name, check in (("one", one), ("two", two), ("three", three))})
         await trio.sleep(30)
         assert monitor.metrics()["healthy"] == 0
-        monitor.watch({"one": Target(one, POLICY), "two": Target(two, CheckPolicy(fall=100))})
-        assert [known(monitor, name).healthy for name in ("one", "two")] == [False, True]
+        since = known(monitor, "two").since
+        monitor.watch({"one": Target(one, POLICY), "two": Target(two, CheckPolicy(fall=100, rise=2))})
+        assert [known(monitor, name).healthy for name in ("one", "two")] == [False, False]
         assert monitor.health("three") is None
         assert monitor.known() == {name: monitor.health(name) for name in ("one", "two")}
         asked, others = len(three.asked), len(one.asked)
         await trio.sleep(30)
         assert len(three.asked) == asked
         assert len(one.asked) > others
+        assert (known(monitor, "two").healthy, known(monitor, "two").since) == (False, since)
+        monitor.watch({"two": Target(Scripted(), CheckPolicy(rise=2))})
+        assert not known(monitor, "two").healthy
+        await trio.sleep(30)
         assert known(monitor, "two").healthy
+        monitor.watch({})
+        monitor.watch({"two": Target(two, POLICY)})
+        assert known(monitor, "two").healthy, "what was not checked meanwhile begins anew"
     del autojump_clock
 
 

@@ -13,4 +13,5 @@ from pyminuteman.daemon.api.page_routes import PageFile as PageFile
 from pyminuteman.daemon.api.subject import Happenings as Happenings
 from pyminuteman.daemon.api.subject import NoSuchThing as NoSuchThing
 from pyminuteman.daemon.api.subject import NotNow as NotNow
+from pyminuteman.daemon.api.subject import Reloaded as Reloaded
 from pyminuteman.daemon.api.subject import Subject as Subject

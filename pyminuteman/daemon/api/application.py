@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 
 import trio
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from pyminuteman.daemon.api.answers import ApiError, error_response
 from pyminuteman.daemon.api.event_stream import EventStreams
 from pyminuteman.daemon.api.guard import Guard, GuardLimits
 from pyminuteman.daemon.api.http_server import ASGIApplication, HttpServer, ServerLimits
-from pyminuteman.daemon.api.options import ApiOptions, load_certificates, load_tokens, tls_context
+from pyminuteman.daemon.api.options import ApiOptions, load_tokens, tls_context
 from pyminuteman.daemon.api.page_routes import Page, page_routes
 from pyminuteman.daemon.api.routes import Routes
 from pyminuteman.daemon.api.sockets import listening_tcp, listening_unix
@@ -33,6 +34,7 @@ class Api:
 
     Attributes:
         tcp: Where it listens besides the unix socket; None when it does not.
+        tls: What connections by TCP get from now on; None for no TLS.
         routes: What can be asked for.
     """
 
@@ -43,14 +45,15 @@ class Api:
         streams: EventStreams,
         *,
         options: ApiOptions,
-        context: ssl.SSLContext | None,
+        tls: ssl.SSLContext | None,
+        own_routes: Routes,
         routes: tuple[Route, ...],
         tcp: Endpoint | None,
     ) -> None:
         """For :func:`open_api`."""
-        self._options, self._context = options, context
+        self._options, self._own_routes = options, own_routes
         self._server, self._guard, self._streams = server, guard, streams
-        self.routes, self.tcp = routes, tcp
+        self.routes, self.tcp, self.tls = routes, tcp, tls
 
     def metrics(self) -> Mapping[str, float]:
         """Plain numbers by name; counters end in ``_total``."""
@@ -65,19 +68,29 @@ class Api:
             "refused_requests_total": self._guard.refused.total(),
         }
 
-    def reload(self) -> None:
-        """Read tokens and certificates anew. Connections that are open keep theirs; a token that is gone is good for nothing from now on.
+    def renewal(self, options: ApiOptions) -> Callable[[], None]:
+        """Read tokens and certificates anew. Blocks; may be called in a thread.
 
-        Blocks; may be called in a thread.
+        Args:
+            options: Of these, the names that it goes by and the labels of metrics are taken, too. Where it listens stays.
+
+        Returns:
+            What makes it count; it neither waits nor fails. Connections that are open keep their certificates; a token that is gone is
+            good for nothing from then on.
 
         Raises:
-            ConfigurationError: A file is no good. What was read before stands.
+            ConfigurationError: A file is no good.
         """
-        tokens = None if self._options.token_file is None else load_tokens(self._options.token_file)
-        if self._context is not None:
-            tls_context(self._options)  # all of it is tried before any of it is taken
-            load_certificates(self._context, self._options)
-        self._guard.tokens = tokens
+        asked = replace(self._options, hosts=options.hosts, metrics_labels=options.metrics_labels)
+        tokens = None if asked.token_file is None else load_tokens(asked.token_file)
+        tls = tls_context(asked)
+
+        def take() -> None:
+            self._options, self.tls = asked, tls
+            self._guard.tokens, self._guard.hosts = tokens, _names(asked)
+            self._own_routes.labels = asked.metrics_labels
+
+        return take
 
     def close(self) -> None:
         """Say goodbye to the streams, finish what is under way, and take nothing more."""
@@ -107,29 +120,28 @@ async def open_api(
     """
     with ExitStack() as stack:
         tokens = None if options.token_file is None else load_tokens(options.token_file)
-        context = tls_context(options)
+        tls = tls_context(options)
         server = HttpServer(_unready, server_limits)
-        listeners: list[tuple[trio.SocketListener, ssl.SSLContext | None]] = []
+        listeners: list[tuple[trio.SocketListener, Callable[[], ssl.SSLContext | None]]] = []
         group, tcp = None, None
         if options.socket is not None:
             listener = stack.enter_context(listening_unix(options.socket, options.group))
             group = options.socket.stat().st_gid
-            listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), None))
+            listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), lambda: None))
         if options.tcp is not None:
             listener = stack.enter_context(listening_tcp(options.tcp))
             tcp = Endpoint(*listener.getsockname()[:2])
-            listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), context))
+            listeners.append((trio.SocketListener(trio.socket.from_stdlib_socket(listener)), lambda: api.tls))
         streams = EventStreams(subject.events, server.closing, options.streams)
-        routes = [*Routes(subject, streams, options.metrics_labels).routes()]
+        own_routes = Routes(subject, streams, options.metrics_labels)
+        routes = own_routes.routes()
         if page is not None:
             routes += page_routes(subject, page)
         application = _application(routes)
-        guard = Guard(
-            application, group=group, owner=os.geteuid(), tokens=tokens, hosts=frozenset(options.hosts), limits=guard_limits
-        )
+        guard = Guard(application, group=group, owner=os.geteuid(), tokens=tokens, hosts=_names(options), limits=guard_limits)
         server.app = guard
         failure: Exception | None = None
-        api = Api(server, guard, streams, options=options, context=context, routes=tuple(routes), tcp=tcp)
+        api = Api(server, guard, streams, options=options, tls=tls, own_routes=own_routes, routes=tuple(routes), tcp=tcp)
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda *, task_status: server.serve(listeners, task_status=task_status))
             try:
@@ -139,6 +151,10 @@ async def open_api(
             api.close()
         if failure is not None:
             raise failure
+
+
+def _names(options: ApiOptions) -> frozenset[str]:
+    return frozenset(map(str.lower, options.hosts))
 
 
 async def _unready(*_message: object) -> None:

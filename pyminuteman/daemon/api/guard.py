@@ -91,11 +91,12 @@ class Guard:
         group: Id of the socket's group, whose members may write; None for none.
         owner: The daemon's own user.
         tokens: What clients over TCP have to know; None: no token is good.
-        hosts: Names that we go by.
+        hosts: Names that we go by, in lower case, besides ``localhost``.
         limits: What a request may take.
 
     Attributes:
         tokens: May be replaced at any time.
+        hosts: And so may these.
         answers: How many there were of each status.
         refused: What was turned away, by the code of the error.
     """
@@ -112,7 +113,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._group, self._owner, self.tokens = group, owner, tokens
-        self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
+        self.hosts = hosts
         self._limits = GuardLimits() if limits is None else limits
         self._running = 0
         self.answers: Counter[int] = Counter()
@@ -247,7 +248,7 @@ class Guard:
         try:
             parse_endpoint(host)
         except ValueError:
-            if name not in self._hosts:
+            if name not in {"localhost", *self.hosts}:
                 text = f"this host does not go by the name {host[:100]!r}"
                 raise ApiError(421, "wrong_host", text, "ask by address, or add the name to api.hosts") from None
 

@@ -100,11 +100,11 @@ class HttpServer:
 
     async def serve(
         self,
-        listeners: Sequence[tuple[trio.SocketListener, ssl.SSLContext | None]],
+        listeners: Sequence[tuple[trio.SocketListener, Callable[[], ssl.SSLContext | None]]],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until :attr:`closing` is set, or until cancelled."""
+        """Serve until :attr:`closing` is set, or until cancelled. For each listener it is asked with each connection what its TLS is, if any."""
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener, context in listeners:
@@ -118,10 +118,10 @@ class HttpServer:
             connections.cancel_scope.deadline = trio.current_time() + self.limits.end_seconds
         self.counters["cut"] += connections.cancel_scope.cancelled_caught
 
-    def _handler(self, context: ssl.SSLContext | None) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    def _handler(self, context: Callable[[], ssl.SSLContext | None]) -> Callable[[trio.SocketStream], Awaitable[None]]:
         async def handle(stream: trio.SocketStream) -> None:
             try:
-                await self._take(stream, context)
+                await self._take(stream, context())
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                 pass  # the client's affair
             except Exception:  # noqa: BLE001 - one connection is not the daemon

@@ -21,7 +21,7 @@ _ERRORS: Final = {
     "413": "The body is too large.",
     "415": "The body has to be JSON.",
     "421": "Over TCP: this host does not go by that name.",
-    "422": "The document is none that counts.",
+    "422": "The document, or the configuration, is none that counts.",
     "431": "The headers are too large.",
     "500": "An error of ours.",
     "503": "Too much at a time, or it took too long.",
@@ -128,6 +128,12 @@ def _push() -> Plain:
     return {"put": operation}
 
 
+def _reload() -> Plain:
+    path = _post("reload", "Read the configuration anew", "Nothing", "Reloaded", required=False)
+    path["post"]["responses"].update(_errors(("422",)))
+    return path
+
+
 def document() -> Plain:
     """The document."""
     return {
@@ -157,7 +163,7 @@ def document() -> Plain:
             "/v1/drain": _post("drain", "Take a node or a backend out of service, on all nodes", "DrainRequest"),
             "/v1/undrain": _post("undrain", "Put it back", "DrainRequest"),
             "/v1/weight": _post("weight", "Set a backend's weight, or leave it to its source", "WeightRequest"),
-            "/v1/reload": _post("reload", "Read the configuration anew", "Nothing", "Reloaded", required=False),
+            "/v1/reload": _reload(),
             "/v1/confirm": _post("confirm", "Carry out what is held back", "ConfirmRequest"),
             "/v1/sources/{name}": _push(),
         },

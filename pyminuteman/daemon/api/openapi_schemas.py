@@ -266,7 +266,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Event": _object("What happened.", id=_COUNT, time=_TIME, kind=_TEXT, text=_TEXT, data={"type": "object"}),
     "Config": _versioned("The configuration, without secrets.", config={"type": "object"}),
     "Done": _versioned("It is on its way.", done={"type": "boolean", "const": True}),
-    "Reloaded": _versioned("The configuration was read anew.", done={"type": "boolean", "const": True}, changes=_list(_TEXT)),
+    "Reloaded": _versioned(
+        "The configuration was read anew.",
+        done={"type": "boolean", "const": True},
+        changes=_list({**_TEXT, "description": "What counts now."}),
+        restart=_list({**_TEXT, "description": "What differs as well, and counts after a restart."}),
+        remarks=_list({**_TEXT, "description": "What is odd, and yet no error."}),
+    ),
     "Pushed": _versioned("The source says this now.", done={"type": "boolean", "const": True}, changed=_BOOL, vips=_COUNT),
     "DrainRequest": {
         "oneOf": [

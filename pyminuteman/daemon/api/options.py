@@ -14,7 +14,7 @@ from typing import Final
 from pyminuteman.addresses import Endpoint, parse_address
 from pyminuteman.errors import ConfigurationError
 
-__all__ = ["METRICS_LABELS", "ApiOptions", "Tokens", "is_loopback", "load_certificates", "load_tokens", "tls_context"]
+__all__ = ["METRICS_LABELS", "ApiOptions", "Tokens", "is_loopback", "load_tokens", "tls_context"]
 
 METRICS_LABELS: Final = ("local_address", "local_port", "remote_address", "remote_port", "proto", "local_mark")
 """The labels that rows of ``minuteman_ipvs_backend_*`` may have, as node_exporter calls them."""
@@ -148,21 +148,10 @@ def tls_context(options: ApiOptions) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    load_certificates(context, options)
-    return context
-
-
-def load_certificates(context: ssl.SSLContext, options: ApiOptions) -> None:
-    """Read the files of certificates and keys into a context; connections from now on have them.
-
-    Raises:
-        ConfigurationError: As for :func:`tls_context`.
-    """
     at = options.certificate
     try:
-        if at is not None:
-            # A password, though there is none: OpenSSL would ask for it on the terminal, and wait.
-            context.load_cert_chain(at, options.key, password=b"")
+        # A password, though there is none: OpenSSL would ask for it on the terminal, and wait.
+        context.load_cert_chain(at, options.key, password=b"")
         if options.client_ca is not None:
             at = options.client_ca
             context.load_verify_locations(options.client_ca)
@@ -171,3 +160,4 @@ def load_certificates(context: ssl.SSLContext, options: ApiOptions) -> None:
     except (OSError, ssl.SSLError) as error:
         reason = f"no certificate or key without a password can be read: {error.strerror or error}"
         raise ConfigurationError(at, "TLS", reason) from None
+    return context

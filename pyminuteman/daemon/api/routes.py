@@ -19,12 +19,13 @@ from pyminuteman.daemon.api.openapi import document
 from pyminuteman.daemon.api.peers import user_name
 from pyminuteman.daemon.api.rendered import Rendered
 from pyminuteman.daemon.api.requests import read_body, read_confirm, read_mark, read_nothing, read_weight
-from pyminuteman.daemon.api.subject import NoSuchThing, NotNow, Subject
+from pyminuteman.daemon.api.subject import NoSuchThing, NotNow, Reloaded, Subject
 from pyminuteman.daemon.observed import Observation
 from pyminuteman.daemon.process import process_numbers
 from pyminuteman.daemon.traffic_views import statistics_view
 from pyminuteman.daemon.views import VERSION, members_view, status_view, topology_view
 from pyminuteman.daemon.vip_views import backends_view, legacy_vips_view
+from pyminuteman.errors import MinutemanError
 from pyminuteman.sources.base import SourceError, SourceState
 from pyminuteman.sources.document import parse_document
 
@@ -45,10 +46,13 @@ class Routes:
         subject: The node.
         streams: Its streams of events.
         labels: Of the rows of backends in ``/metrics``.
+
+    Attributes:
+        labels: May be replaced at any time.
     """
 
     def __init__(self, subject: Subject, streams: EventStreams, labels: tuple[str, ...]) -> None:
-        self._subject, self._streams = subject, streams
+        self._subject, self._streams, self.labels = subject, streams, labels
         with_statistics = partial(subject.observe, statistics=True)
         changed = self._happened
         self._backends = Rendered(with_statistics, _dumping(backends_view), fresh_seconds=_FRESH_SECONDS, version=changed)
@@ -58,7 +62,7 @@ class Routes:
         self._legacy = Rendered(subject.observe, _dumping(legacy_vips_view), fresh_seconds=_FRESH_SECONDS, version=changed)
 
         def write(seen: Observation) -> bytes:
-            return metrics.exposition(seen, process_numbers(), labels)
+            return metrics.exposition(seen, process_numbers(), self.labels)
 
         self._metrics = Rendered(with_statistics, write, fresh_seconds=_METRICS_SECONDS)
         self._document = dump(document())
@@ -134,7 +138,12 @@ class Routes:
 
     async def _reload(self, request: Request) -> Response:
         await read_nothing(request)
-        return _done(changes=list(await self._carry_out(self._subject.reload())))
+        try:
+            reloaded: Reloaded = await self._carry_out(self._subject.reload())
+        except MinutemanError as error:
+            hint = "nothing was changed; 'minuteman check-config' says whether it is good"
+            raise ApiError(422, "bad_configuration", str(error), hint) from None
+        return _done(changes=list(reloaded.changes), restart=list(reloaded.restart), remarks=list(reloaded.remarks))
 
     async def _confirm(self, request: Request) -> Response:
         await self._carry_out(self._subject.confirm(*await read_confirm(request)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from pyminuteman.addresses import NodeId
@@ -11,7 +12,7 @@ from pyminuteman.errors import MinutemanError
 from pyminuteman.sources.base import SourceState
 from pyminuteman.vips.resolution import Target
 
-__all__ = ["Happenings", "NoSuchThing", "NotNow", "Subject", "Verbs"]
+__all__ = ["Happenings", "NoSuchThing", "NotNow", "Reloaded", "Subject", "Verbs"]
 
 MarkTarget: TypeAlias = NodeId | Target
 """A node with all its backends; or a backend, behind one VIP or (with None) behind all."""
@@ -47,6 +48,21 @@ class Happenings(Protocol):
         """Return as soon as there is one with a higher number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What the configuration that was read anew has changed, in lines for people.
+
+    Attributes:
+        changes: What counts now.
+        restart: What differs as well, and counts after a restart.
+        remarks: What is odd in it, and yet no error.
+    """
+
+    changes: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
 class Verbs(Protocol):
     """What operators may have done. Each returns when it is on its way to all nodes.
 
@@ -67,8 +83,12 @@ class Verbs(Protocol):
     async def clear_weight(self, target: Target, *, by: str, reason: str) -> None:
         """Leave its weight to its source again."""
 
-    async def reload(self) -> Sequence[str]:
-        """Read the configuration anew; what has changed, in words."""
+    async def reload(self) -> Reloaded:
+        """Read the configuration anew.
+
+        Raises:
+            MinutemanError: It is no good, or a file that it names; nothing was changed.
+        """
 
     async def confirm(self, namespace: str, identity: str) -> None:
         """Carry out what is held back there, if it is that."""

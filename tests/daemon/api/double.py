@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from pyminuteman.addresses import Endpoint, NodeId
-from pyminuteman.daemon.api import Api, ApiOptions, NoSuchThing, NotNow, open_api
+from pyminuteman.daemon.api import Api, ApiOptions, NoSuchThing, NotNow, Reloaded, open_api
 from pyminuteman.daemon.observed import (
     Buckets,
     FeedObserved,
@@ -23,6 +23,7 @@ from pyminuteman.daemon.observed import (
     OutcomesOf,
     StoreObserved,
 )
+from pyminuteman.errors import ConfigurationError
 from pyminuteman.health.monitor import Health
 from pyminuteman.http_client import HttpClient, HttpOptions
 from pyminuteman.ipvs import (
@@ -180,6 +181,7 @@ class Double:
     pushed_sources: Sequence[str] = ("pushed",)
     looks: int = 0
     stuck: bool = False
+    broken_configuration: str = ""
 
     async def observe(self, *, statistics: bool = False) -> Observation:
         self.looks += 1
@@ -207,9 +209,11 @@ class Double:
     async def clear_weight(self, target: Any, *, by: str, reason: str) -> None:
         self.done.append(("clear", target, by, reason))
 
-    async def reload(self) -> list[str]:
+    async def reload(self) -> Reloaded:
         self.done.append(("reload",))
-        return ["log.level"]
+        if self.broken_configuration:
+            raise ConfigurationError("config.toml", "line 3 (log.level)", self.broken_configuration)
+        return Reloaded(('log.level: "info" -> "debug"',), ('node.name: "" -> "x"',), ("source: there is none",))
 
     async def confirm(self, namespace: str, identity: str) -> None:
         assert len(identity) == 16

@@ -202,7 +202,7 @@ async def test_an_error_of_the_application_is_not_the_end_of_the_server(caplog: 
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         port = listener.socket.getsockname()[1]
-        await nursery.start(lambda *, task_status: server.serve([(listener, None)], task_status=task_status))
+        await nursery.start(lambda *, task_status: server.serve([(listener, lambda: None)], task_status=task_status))
         for path in ("/silent", "/early", "/late"):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(http("GET", path))
@@ -308,7 +308,7 @@ async def test_messages_that_are_none() -> None:
     server = HttpServer(app)
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        await nursery.start(lambda *, task_status: server.serve([(listener, None)], task_status=task_status))
+        await nursery.start(lambda *, task_status: server.serve([(listener, lambda: None)], task_status=task_status))
         async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as stream:
             await stream.send_all(http("HEAD", "/"))
             assert (await answered(stream))[0] == 500

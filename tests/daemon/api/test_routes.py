@@ -81,7 +81,9 @@ async def test_drains_name_who_did_it(tmp_path: Path) -> None:
         )
         await client.json("POST", "/v1/weight", body={"backend": "10.0.0.1:8080", "weight": None})
         members = await client.json("GET", "/v1/members")
-        assert (await client.json("POST", "/v1/reload"))["changes"] == ["log.level"]
+        reloaded = await client.json("POST", "/v1/reload")
+        assert (reloaded["changes"], reloaded["restart"]) == (['log.level: "info" -> "debug"'], ['node.name: "" -> "x"'])
+        assert reloaded["remarks"] == ["source: there is none"]
     assert double.done == [
         ("drain", OTHER, "root", "disk"),
         ("drain", OTHER, "root", ""),

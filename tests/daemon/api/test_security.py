@@ -12,6 +12,7 @@ import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -334,13 +335,63 @@ async def test_tokens_and_certificates_are_read_anew(tmp_path: Path, token_file:
         pem.write_text("nonsense")
         token_file.write_text("another-token-of-twenty")  # noqa: ASYNC240 - a file of the test
         with pytest.raises(ConfigurationError, match="no certificate or key without a password"):
-            api.reload()
+            api.renewal(options)
         assert await ask(api.tcp, SECRET) == (200, serial)  # all as it was
         authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
-        api.reload()
+        api.renewal(options)()
         assert (await ask(api.tcp, SECRET))[0] == 401
         status, another = await ask(api.tcp, "another-token-of-twenty")
         assert (status, another == serial) == (200, False)
+
+
+@pytest.mark.trio
+async def test_names_and_labels_and_who_signs_clients_are_taken_at_work(tmp_path: Path, token_file: Path) -> None:
+    options = ApiOptions(socket=None, tcp=LOOPBACK, token_file=token_file, hosts=("lb.example",))
+    async with open_api(Double(), options) as api:
+        assert api.tcp is not None
+        at = api.tcp
+
+        async def status(host: str) -> int:
+            found, _, _ = await ask_tcp(at, http("GET", "/v1/status", Host=host, Authorization=f"Bearer {SECRET}"))
+            return found
+
+        assert [await status(host) for host in ("lb.example", "web.example", "localhost")] == [200, 421, 200]
+        take = api.renewal(replace(options, hosts=("Web.example",), metrics_labels=("local_port",), tcp=None))
+        assert await status("web.example") == 421, "nothing counts before it is taken"
+        take()
+        assert [await status(host) for host in ("lb.example", "web.example", "localhost")] == [421, 200, 200]
+        request = http("GET", "/metrics", Host=str(at), Authorization=f"Bearer {SECRET}")
+        _, _, body = await ask_tcp(at, request)
+        rows = [line for line in body.decode().splitlines() if line.startswith("minuteman_ipvs_backend_weight{")]
+        assert rows
+        assert all("local_port=" in row and "remote_address=" not in row for row in rows)
+    authorities = [trustme.CA(), trustme.CA()]
+    pem, ca = tmp_path / "server.pem", tmp_path / "ca.pem"
+    authorities[0].issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    authorities[0].cert_pem.write_to_path(ca)
+    tls = ApiOptions(socket=None, tcp=LOOPBACK, certificate=pem, client_ca=ca)
+    async with open_api(Double(), tls) as api:
+        assert api.tcp is not None
+        where = api.tcp
+
+        async def serves(authority: trustme.CA) -> bool:
+            context = ssl.create_default_context()
+            authorities[0].configure_trust(context)
+            authority.issue_cert("operator@example", common_name="operator").configure_cert(context)
+            try:
+                stream = await trio.open_ssl_over_tcp_stream(
+                    where.address, where.port, https_compatible=True, ssl_context=context
+                )
+                async with stream:
+                    await stream.send_all(http("GET", "/v1/status", Host=str(where)))
+                    return (await answered(stream))[0] == 200
+            except (trio.BrokenResourceError, ssl.SSLError, EOFError):
+                return False
+
+        assert [await serves(authority) for authority in authorities] == [True, False]
+        authorities[1].cert_pem.write_to_path(ca)
+        api.renewal(tls)()
+        assert [await serves(authority) for authority in authorities] == [False, True], "who signed before counts no more"
 
 
 @pytest.mark.trio
