@@ -35,7 +35,7 @@ _PANIC: Final = "echo c > /proc/sysrq-trigger"
 # A command that only looks may look again, until it sees what the document shows.
 _LOOKS: Final = (
     *("minuteman status", "minuteman backends", "minuteman vips list", "minuteman members list", "minuteman ipvs list"),
-    *("curl", "for ", "ipvsadm -L", "ipvsadm -Ln", "ipvsadm -Sn", "ip ", "journalctl", "minuteman ipvs export"),
+    *("curl", "for ", "ipvsadm -L", "ipvsadm -Ln", "ipvsadm -Sn", "ip ", "journalctl", "minuteman ipvs export", "held"),
 )
 _SET_UP: Final = """
 set -e
