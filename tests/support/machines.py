@@ -73,7 +73,7 @@ class Machines(contextlib.AbstractContextManager["Machines"]):
     def __exit__(self, kind: object, *_: object) -> None:
         for name, shell in self._shells.items():
             if kind is not None:  # before the processes are ended
-                sys.stderr.write(f"--- the log of {name}\n{shell.run('tail -n 40 /run/minuteman.log')[0]}")
+                sys.stderr.write(f"--- the log of {name}\n{shell.run('tail -n 40 /run/*.log')[0]}")
         self._cluster.close()
         for shell in self._shells.values():
             shell.close()
