@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.documents import Step, answers_as_shown, steps
 
-TEXT = """
+TEXT = """## What to do
 ```console
 web1# cat > x <<'END'
 web2# no prompt
@@ -30,9 +30,9 @@ def test_commands_are_taken_with_their_machines_and_answers(tmp_path: Path) -> N
     page = tmp_path / "page.md"
     page.write_text(TEXT)
     assert steps(page) == [
-        Step(3, "web1", "cat > x <<'END'\nweb2# no prompt\nEND", ()),
-        Step(6, "web1", "ls \\\n    -l", ("total 0", "...")),
-        Step(10, "web2", "true", ()),
+        Step(3, "What to do", "web1", "cat > x <<'END'\nweb2# no prompt\nEND", ()),
+        Step(6, "What to do", "web1", "ls \\\n    -l", ("total 0", "...")),
+        Step(10, "What to do", "web2", "true", ()),
     ]
 
 

@@ -22,24 +22,27 @@ _HERE: Final = re.compile(r"<<'?(\w+)'?")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of a document."""
+    """One command of a document, with the heading it stands under."""
 
     line: int
+    section: str
     machine: str
     command: str
     shown: tuple[str, ...]
 
 
-def blocks(path: Path) -> Iterator[tuple[str, int, list[str]]]:
-    """Each fenced block of a document: its language, the number of its first line, its lines."""
-    language, first, lines = None, 0, []
+def blocks(path: Path) -> Iterator[tuple[str, str, int, list[str]]]:
+    """Each fenced block of a document: its section, its language, the number of its first line, its lines."""
+    section, language, first, lines = "", None, 0, []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         fence = _FENCE.match(line)
         if language is None:
+            if line.startswith("#"):
+                section = line.lstrip("# ")
             if fence:
                 language, first, lines = fence[1], number + 1, []
         elif fence:
-            yield language, first, lines
+            yield section, language, first, lines
             language = None
         else:
             lines.append(line)
@@ -52,13 +55,13 @@ def steps(path: Path) -> list[Step]:
     A ``console`` block that begins with no command is a mistake of its author, as is one whose machine nobody can tell.
     """
     found: list[Step] = []
-    for language, first, lines in blocks(path):
+    for section, language, first, lines in blocks(path):
         if language == "console":
-            found += _of_block(path, first, lines)
+            found += _of_block(path, section, first, lines)
     return found
 
 
-def _of_block(path: Path, first: int, lines: list[str]) -> Iterator[Step]:
+def _of_block(path: Path, section: str, first: int, lines: list[str]) -> Iterator[Step]:
     at = 0
     while at < len(lines):
         start, prompt = at, _PROMPT.match(lines[at])
@@ -76,7 +79,7 @@ def _of_block(path: Path, first: int, lines: list[str]) -> Iterator[Step]:
         while at < len(lines) and not _PROMPT.match(lines[at]):
             shown.append(lines[at])
             at += 1
-        yield Step(first + start, prompt[1], "\n".join(command), tuple(shown))
+        yield Step(first + start, section, prompt[1], "\n".join(command), tuple(shown))
 
 
 def answers_as_shown(shown: tuple[str, ...], answer: str) -> bool:

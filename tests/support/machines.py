@@ -35,7 +35,7 @@ _PANIC: Final = "echo c > /proc/sysrq-trigger"
 # A command that only looks may look again, until it sees what the document shows.
 _LOOKS: Final = (
     *("minuteman status", "minuteman backends", "minuteman vips list", "minuteman members list", "minuteman ipvs list"),
-    *("curl", "for ", "ipvsadm -L", "ipvsadm -Ln", "ipvsadm -Sn", "ip ", "journalctl", "minuteman ipvs export"),
+    *("curl", "for ", "ipvsadm -L", "ipvsadm -Ln", "ipvsadm -Sn", "ip ", "journalctl", "minuteman ipvs export", "held"),
 )
 _SET_UP: Final = """
 set -e
@@ -73,7 +73,7 @@ class Machines(contextlib.AbstractContextManager["Machines"]):
     def __exit__(self, kind: object, *_: object) -> None:
         for name, shell in self._shells.items():
             if kind is not None:  # before the processes are ended
-                sys.stderr.write(f"--- the log of {name}\n{shell.run('tail -n 40 /run/minuteman.log')[0]}")
+                sys.stderr.write(f"--- the log of {name}\n{shell.run('tail -n 40 /run/*.log')[0]}")
         self._cluster.close()
         for shell in self._shells.values():
             shell.close()
