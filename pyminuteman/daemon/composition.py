@@ -162,7 +162,6 @@ def target_of(config: DaemonConfig) -> Callable[[Backend], Target] | None:
 def host_settings(config: DaemonConfig) -> HostSettings:
     """What of the host is to be set up."""
     host = config.host
-    ipv6 = any(":" in network for network in config.ipvs.managed)
     return HostSettings(
         device=host.device,
         announce=host.announce,
@@ -170,7 +169,7 @@ def host_settings(config: DaemonConfig) -> HostSettings:
         guard=host.guard,
         portmap_bypass=host.portmap_bypass,
         sysctls=host.sysctls,
-        ipv6=ipv6,
+        ipv6=config.ipvs.has_ipv6,
     )
 
 
