@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from pyminuteman.addresses import Endpoint
 from pyminuteman.cli import exit_codes
 from pyminuteman.cli.application import Application, pass_application
+from pyminuteman.cli.config_options import config_file, settings
+from pyminuteman.cli.doctor_config import check_configuration, options_of, read
 from pyminuteman.cli.options import output
 from pyminuteman.cli.terminal import clean, out, out_json, say, wants_color
+from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.errors import ConfigurationError
 from pyminuteman.host.announcements import DEVICE
 from pyminuteman.host.diagnosis import Patient, examine, fix, undo
 from pyminuteman.host.findings import Finding, Severity
@@ -31,6 +38,7 @@ Exit codes:
   2   wrong usage
   3   something is wrong, and --fix would put all of it right
   77  not permitted: run as root, or with CAP_NET_ADMIN
+  78  the configuration is no good, so that it is not known what --fix and --undo are to do
 """
 
 
@@ -47,6 +55,9 @@ _PATH: Final = click.Path(path_type=Path)
 
 
 @click.command("doctor", epilog=_HELP)
+@config_file
+@settings
+@click.option("--no-config", is_flag=True, help="Look at the usual, whatever the daemon's configuration says.")
 @click.option("--fix", "fixing", is_flag=True, help="Put right what can be put right.")
 @click.option("--undo", "undoing", is_flag=True, help="Take back what --fix and the daemon have done to this host.")
 @click.option("--all", "everything", is_flag=True, help="Show what is well, too.")
@@ -83,18 +94,24 @@ _PATH: Final = click.Path(path_type=Path)
 @output("text", "json")
 @pass_application
 def doctor_command(application: Application, /, **options: Any) -> int:
-    """Look at all that VIPs need of this host, say what is wrong and why it matters; with --fix, put it right."""
+    """Look at all that VIPs need of this host, say what is wrong and why it matters; with --fix, put it right.
+
+    What is needed is taken from the daemon's configuration, where there is one; options say otherwise.
+    """
     if options["fixing"] and options["undoing"]:
         raise click.UsageError("give --fix or --undo, not both")
     if options["insecure"] and options["key_file"]:
         raise click.UsageError("a cluster has a key, or is run --insecure")
-    patient = _patient(options)
+    path, configuration = _configuration(options)
+    if isinstance(configuration, ConfigurationError) and (options["fixing"] or options["undoing"]):
+        raise configuration
+    patient = _patient(_merged(options, configuration if isinstance(configuration, DaemonConfig) else None))
     if options["undoing"]:
         undone = undo(patient)
         say([f"taken back: {name}" for name in undone] or "there was nothing to take back")
         return exit_codes.OK
     done = fix(patient) if options["fixing"] else []
-    findings = list(examine(patient))
+    findings = [*check_configuration(path, configuration), *examine(patient)]
     if options["form"] == "json":
         out_json({"version": 1, "fixed": done}, "findings", (found.plain() for found in findings))
     else:
@@ -105,6 +122,31 @@ def doctor_command(application: Application, /, **options: Any) -> int:
             color=wants_color(sys.stdout, no_color=application.no_color),
         )
     return _code(findings)
+
+
+def _configuration(options: dict[str, Any]) -> tuple[Path | None, DaemonConfig | ConfigurationError | None]:
+    """Where the configuration is, and what was read; the usual place counts only if something is there."""
+    usual = click.get_current_context().get_parameter_source("path") is ParameterSource.DEFAULT
+    path: Path | None = options["path"]
+    if options["no_config"]:
+        if not usual or options["overrides"]:
+            raise click.UsageError("--no-config goes with neither --config nor --set")
+        path = None
+    elif usual and path is not None and not os.path.lexists(path):
+        path = None
+    return path, read(path, options["overrides"])
+
+
+def _merged(options: dict[str, Any], config: DaemonConfig | None) -> dict[str, Any]:
+    """What was said on the command line, above what the configuration says, above what is usual."""
+    merged = {"api_tcp": None, "dns_bind": None, "namespaces": False} | options
+    if config is not None:
+        context = click.get_current_context()
+        given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        if given & {"key_file", "insecure"}:  # one of the two says all
+            given |= {"key_file", "insecure"}
+        merged |= {name: value for name, value in options_of(config).items() if name not in given}
+    return merged
 
 
 def _patient(options: dict[str, Any]) -> Patient:
@@ -118,8 +160,8 @@ def _patient(options: dict[str, Any]) -> Patient:
         forward=options["forward"],
         ipv6=options["ipv6"],
     )
-    names = "netns schedulers bind contacts cluster key_file insecure state_directory api_socket nodes routed"
-    return Patient(host=host, timeout_seconds=options["timeout"], **{name: options[name] for name in names.split()})
+    names = {field.name for field in fields(Patient)} - {"host", "timeout_seconds"}
+    return Patient(host=host, timeout_seconds=options["timeout"], **{name: options[name] for name in names})
 
 
 def _code(findings: Sequence[Finding]) -> int:

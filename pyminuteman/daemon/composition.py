@@ -198,7 +198,6 @@ def host_settings(config: DaemonConfig) -> HostSettings:
     VIPs come and go, so that one may become persistent at any time; and whether this host is a router for others is not ours to say.
     """
     host = config.host
-    ipv6 = any(":" in network for network in config.ipvs.managed)
     return HostSettings(
         device=host.device,
         announce=host.announce,
@@ -206,7 +205,7 @@ def host_settings(config: DaemonConfig) -> HostSettings:
         guard=host.guard,
         portmap_bypass=host.portmap_bypass,
         sysctls=host.sysctls,
-        ipv6=ipv6,
+        ipv6=config.ipvs.has_ipv6,
     )
 
 

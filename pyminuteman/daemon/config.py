@@ -230,6 +230,11 @@ class IPVSConfig:
     min_interval_seconds: float = 0.0
     """Least time between two changes of the kernel, 0 to 60. More than 0 costs repair time; bursts are joined in any case."""
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether VIPs may be IPv6."""
+        return any(":" in network for network in self.managed)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig:

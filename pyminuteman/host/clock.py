@@ -18,7 +18,7 @@ _WHY_JUMP: Final = (
     "makes news look old"
 )
 _WHY_SYNC: Final = (
-    "a node whose clock is far ahead (15 minutes unless configured) is not heard by the others, and one that is far behind loses against older "
+    "a node whose clock is far ahead (a day unless configured) is not heard by the others, and one that is far behind loses against older "
     "values of others"
 )
 

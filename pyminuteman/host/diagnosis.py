@@ -22,7 +22,7 @@ from pyminuteman.host.kernel_modules import check_schedulers
 from pyminuteman.host.limits import all_limits
 from pyminuteman.host.managers import check_managers
 from pyminuteman.host.network_settings import check_bridge, check_connection_reuse, check_reverse_path, check_uplink_mtu
-from pyminuteman.host.reach import check_contact, check_gossip_port
+from pyminuteman.host.reach import check_api_port, check_contact, check_dns_port, check_gossip_port
 from pyminuteman.host.rights import check_rights
 from pyminuteman.host.setup import HostSettings, HostSetup
 from pyminuteman.membership.errors import MembershipError
@@ -49,6 +49,8 @@ class Patient:
         insecure: The cluster is run without a key.
         state_directory: The daemon's; None to remember nothing.
         api_socket: The daemon's.
+        api_tcp: Where the API listens by TCP.
+        dns_bind: Where names are answered for.
         nodes: How many the cluster has; 0 when that is not known.
         routed: Whether any VIP is forwarded by route or tunnel.
         namespaces: Whether other network namespaces are served.
@@ -65,6 +67,8 @@ class Patient:
     insecure: bool = False
     state_directory: Path | None = None
     api_socket: Path | None = None
+    api_tcp: Endpoint | None = None
+    dns_bind: Endpoint | None = None
     nodes: int = 0
     routed: bool = False
     namespaces: bool = False
@@ -104,7 +108,9 @@ def _looks(patient: Patient) -> Iterable[tuple[str, Callable[[], Iterable[Findin
     """What each look is called when it fails, and the look."""
     netns = patient.netns
     uses_iptables = patient.host.masquerade == "iptables"
-    yield "rights", lambda: check_rights(iptables=uses_iptables, namespaces=patient.namespaces or netns is not None)
+    ports = [one.port for one in (patient.bind, patient.api_tcp, patient.dns_bind) if one is not None]
+    namespaces = patient.namespaces or netns is not None
+    yield "rights", lambda: check_rights(iptables=uses_iptables, namespaces=namespaces, ports=ports)
     yield "host", lambda: HostSetup(patient.host, netns=netns, journal=patient.journal()).check()
     yield "kernel.scheduler", lambda: check_schedulers(patient.schedulers, netns)
     yield "network.conn_reuse_mode", lambda: filter(None, [check_connection_reuse(netns)])
@@ -125,6 +131,12 @@ def _looks(patient: Patient) -> Iterable[tuple[str, Callable[[], Iterable[Findin
     if patient.bind is not None:
         bind = patient.bind
         yield "gossip.port", lambda: [check_gossip_port(bind)]
+    if patient.api_tcp is not None:
+        api_tcp = patient.api_tcp
+        yield "api.port", lambda: [check_api_port(api_tcp)]
+    if patient.dns_bind is not None:
+        dns_bind = patient.dns_bind
+        yield "dns.port", lambda: [check_dns_port(dns_bind)]
     yield "gossip", lambda: _contacts(patient)
     yield "clock.synchronised", lambda: [check_synchronised()]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EMSGSIZE, EPERM
 from time import perf_counter
@@ -22,7 +22,16 @@ from pyminuteman.membership.errors import MembershipError
 from pyminuteman.membership.keyring import Ring
 from pyminuteman.membership.messages import Peer, Probe, ProbeReply, RecordRequest
 
-__all__ = ["DATAGRAM_BYTES", "Reached", "check_contact", "check_gossip_port", "probe_udp"]
+__all__ = [
+    "DATAGRAM_BYTES",
+    "Reached",
+    "check_api_port",
+    "check_contact",
+    "check_dns_port",
+    "check_gossip_port",
+    "is_own",
+    "probe_udp",
+]
 
 DATAGRAM_BYTES: Final = 1200
 """The largest that gossip sends."""
@@ -30,6 +39,11 @@ _TRIES: Final = 3
 # linux/in.h and linux/in6.h
 _MTU_DISCOVER: Final = {socket.AF_INET: (0, 10, 2), socket.AF_INET6: (41, 23, 2)}
 _WHY_PORT: Final = "nodes hear of each other over UDP, and exchange bulk over TCP, both on the gossip port"
+_WHY_API_PORT: Final = "the API listens there besides its socket: where it cannot, the daemon does not start"
+_WHY_DNS_PORT: Final = (
+    "names of VIPs are answered for there, over UDP and TCP: where that cannot be had, the daemon does not start"
+)
+_BOTH: Final = ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp"))
 _WHY_UDP: Final = (
     "over UDP nodes probe each other: without it this node is held for dead, and its backends are taken out everywhere"
 )
@@ -42,9 +56,33 @@ _WHY_MTU: Final = (
 
 def check_gossip_port(bind: Endpoint) -> Finding:
     """Whether the gossip port is free, or taken: by our own daemon, or by somebody else, which cannot be told apart from here."""
-    identity = "gossip.port"
+    return _port("gossip.port", bind, _BOTH, _WHY_PORT)
+
+
+def check_api_port(bind: Endpoint) -> Finding:
+    """The same of where the API listens by TCP."""
+    return _port("api.port", bind, _BOTH[1:], _WHY_API_PORT)
+
+
+def check_dns_port(bind: Endpoint) -> Finding:
+    """The same of where names are answered for."""
+    return _port("dns.port", bind, _BOTH, _WHY_DNS_PORT)
+
+
+def is_own(endpoint: Endpoint) -> bool:
+    """Whether an address is this host's: then the kernel takes it for the source of what goes there. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as ours:
+            ours.connect((endpoint.address, endpoint.port or 1))
+            return bool(ours.getsockname()[0] == endpoint.address)
+    except OSError:
+        return False
+
+
+def _port(identity: str, bind: Endpoint, kinds: Sequence[tuple[socket.SocketKind, str]], why: str) -> Finding:
     family = socket.AF_INET6 if ":" in bind.address else socket.AF_INET
-    for kind, protocol in ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp")):
+    for kind, protocol in kinds:
         try:
             with socket.socket(family, kind) as probe:
                 if family == socket.AF_INET6:
@@ -54,16 +92,15 @@ def check_gossip_port(bind: Endpoint) -> Finding:
         except OSError as error:
             if error.errno == EADDRINUSE:
                 fix = f"if the daemon does not run: ss -Hlnp 'sport = :{bind.port}' tells who has it"
-                return Finding(
-                    identity, Severity.INFO, f"{protocol} port {bind} is taken, by the daemon if it runs", _WHY_PORT, fix
-                )
+                return Finding(identity, Severity.INFO, f"{protocol} port {bind} is taken, by the daemon if it runs", why, fix)
             fixes = {
                 EADDRNOTAVAIL: "give an address of this host, or 0.0.0.0, as bind",
                 EACCES: "take a port from 1024 on, or give the process CAP_NET_BIND_SERVICE",
             }
             what = f"{protocol} port {bind} cannot be bound: {error.strerror}"
-            return Finding(identity, Severity.ERROR, what, _WHY_PORT, fixes.get(error.errno or 0, ""))
-    return Finding(identity, Severity.OK, f"udp and tcp port {bind} are free", _WHY_PORT)
+            return Finding(identity, Severity.ERROR, what, why, fixes.get(error.errno or 0, ""))
+    names = " and ".join(protocol for _, protocol in kinds)
+    return Finding(identity, Severity.OK, f"{names} port {bind} {'is' if len(kinds) == 1 else 'are'} free", why)
 
 
 @dataclass(frozen=True, slots=True)

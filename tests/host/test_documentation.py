@@ -8,7 +8,7 @@ from pathlib import Path
 from pyminuteman.host.sysctls import settings
 from tests.conftest import ROOT
 
-SOURCES = sorted((ROOT / "pyminuteman/host").glob("*.py"))
+SOURCES = [*sorted((ROOT / "pyminuteman/host").glob("*.py")), ROOT / "pyminuteman/cli/doctor_config.py"]
 DOCTOR, HOST = (Path(ROOT / "docs" / name).read_text() for name in ("doctor.md", "host.md"))
 
 
@@ -18,9 +18,9 @@ def identities() -> set[str]:
     for path in SOURCES:
         text = path.read_text()
         texts = re.findall(
-            r'(?:Finding\(\s*|identity = |_finding\(\s*|_right\(\s*|\("gossip[^"]*", )f?"([a-z_.]+[^" ]*)"', text
+            r'(?:Finding\(\s*|identity = |_finding\(\s*|_right\(\s*|_port\(\s*|\("gossip[^"]*", )f?"([a-z_.]+[^" ]*)"', text
         )
-        found |= {re.sub(r"\{[^}]*\}", "NAME", one) for one in texts if "." in one or one == "managers"}
+        found |= {re.sub(r"\{[^}]*\}", "NAME", one) for one in texts if "." in one or one in {"managers", "config"}}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from pyminuteman.cli.application import Application
 from pyminuteman.cli.root import root
 from pyminuteman.host.sysctls import read_sysctl, write_sysctl
+from pyminuteman.membership import Key, save_key_file
 from tests.support.host_namespaces import Inside
 from tests.support.kernel import ip, ipvsadm
 from tests.support.tools import tool
@@ -33,6 +35,8 @@ class Doctor:
         self.state = directory / "state"
 
     def __call__(self, *words: str, expect: int | None = None) -> Result:
+        if not {"--config", "--no-config"} & set(words):
+            words = ("--no-config", *words)  # this machine's own is none of the test's
         place = ("--state-directory", str(self.state), "--api-socket", str(self.state / "api.sock"))
         result = CliRunner().invoke(root, ["doctor", *place, *words], obj=Application())
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -137,6 +141,43 @@ def test_forwarding_is_written_only_when_that_is_asked_for(doctor: Doctor) -> No
     assert read_sysctl("net.ipv4.ip_forward") == "1"
     doctor("--undo", "--forward", expect=0)
     assert read_sysctl("net.ipv4.ip_forward") == "0"
+
+
+def test_the_daemons_configuration_says_what_is_needed(doctor: Doctor, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    save_key_file(key, [Key.generate()])
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f"""
+node = {{bind = "127.0.0.1:61420", state_directory = "{tmp_path}"}}
+cluster = {{name = "east", contacts = ["127.0.0.1:61420", "127.0.0.1:61999"], key_file = "{key}"}}
+names = {{dns_bind = "127.0.0.1:53"}}
+ipvs = {{managed = ["11.0.0.0/8", "fd01::/16"]}}
+host = {{device = "vips0", masquerade = "none", guard = false, portmap_bypass = false}}
+namespaces = {{directory = "{tmp_path}"}}
+api = {{tcp = "127.0.0.1:61421", token_file = "{key}"}}
+"""
+    )
+    with socket.create_server(("127.0.0.1", 61421)):
+        found = doctor.findings("--config", str(file))
+    assert (found["config"]["severity"], found["config"]["what"]) == ("ok", f"{file} is good")
+    assert found["host.device"]["what"] == "there is no device vips0"
+    assert "host.firewall" not in found
+    assert "sysctl.net.ipv6.conf.all.forwarding" in found
+    assert "udp and tcp port 127.0.0.1:53 are free" in found["dns.port"]["what"]
+    assert (found["api.port"]["severity"], "is taken" in found["api.port"]["what"]) == ("info", True)
+    assert found["rights.net_bind_service"]["severity"] == "ok"
+    assert found["rights.sys_admin"]["severity"] == "ok"
+    assert found["files.key"]["severity"] == "ok"
+    assert "127.0.0.1:61999 is not reached" in found["gossip.tcp"]["what"]  # and this host itself is not asked
+    # What is said here counts; the rest is as the file has it.
+    other = doctor.findings("--config", str(file), "--device", "lo", "--contact", "127.0.0.2:7")
+    assert other["host.device"]["severity"] == "ok"
+    assert "127.0.0.2:7 is not reached" in other["gossip.tcp"]["what"]
+    doctor("--fix", "--config", str(file))
+    assert "vips0" in subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+    doctor("--undo", "--config", str(file), expect=0)
+    assert "vips0" not in subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_scheduler_that_the_kernel_does_not_have(healthy: Doctor) -> None:
