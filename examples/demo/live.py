@@ -108,9 +108,12 @@ class LiveScreen:
 
     def _numbers(self, tick: Event) -> list[Text]:
         """Two lines: traffic, latency."""
-        count = tick["failed_so_far"]
-        failed = (f"{count} failed", "bold green" if not count else "bold red")
-        traffic = Text.assemble("traffic  ", f"{tick['rate']:.0f} requests/s  {tick['requests_so_far']} ended  ", failed)
+        failed, late = tick["failed_so_far"], tick["late_so_far"]
+        traffic = Text.assemble(
+            f"traffic  {tick['rate']:.0f} requests/s  {tick['requests_so_far']} ended  ",
+            (f"{failed} failed", "bold red" if failed else "bold green"),
+            (f"  {late} late" if late else "", "yellow"),
+        )
         latency = Text.assemble("latency  ", f"p50 {tick['p50']:.1f} ms  p99 {tick['p99']:.1f} ms  ")
         if not self._ascii:
             latency.append(sparkline(self._latencies, max(self._latencies)), "blue")

@@ -85,14 +85,14 @@ def summary_lines(summary: Event) -> list[str]:
 
 def total_line(summary: Event) -> str:
     """All requests in one line, with what the panic did to them."""
-    line = f"{summary['requests']} requests, {summary['failed']} failed"
-    return line if summary["harm"] is None else f"{line}; the panic: {harm_of(summary['harm'])}"
+    if summary["harm"] is None or summary["failed"] != summary["harm"]["failed"]:
+        return f"{summary['requests']} requests, {summary['failed']} failed"
+    return f"{summary['requests']} requests: {harm_of(summary['harm'])}"
 
 
 def harm_of(harm: Event) -> str:
     """What a panic did to requests, in words."""
-    count = harm["failed"] + harm["late"]
-    if not count:
-        return "no request failed or was late"
-    late = f"{harm['late']} answered late" + (f", after {harm['longest_seconds']:.1f} s at most" if harm["late"] else "")
-    return f"{harm['failed']} requests failed, {late}; all begun within {harm['begun_within_seconds']:.2f} s of it"
+    if not harm["failed"] + harm["late"]:
+        return "none failed, none was late"
+    late = f"{harm['late']} late" + (f" (answered after {harm['longest_seconds']:.1f} s at most)" if harm["late"] else "")
+    return f"{harm['failed']} failed, {late}, all begun within {harm['begun_within_seconds']:.2f} s of the panic"

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+LATE_SECONDS: Final = 0.9
+"""An answer that took longer was had by another attempt of TCP, of which the first comes after a second."""
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -21,6 +23,11 @@ class Request(NamedTuple):
     error: str
     """What went wrong; empty if nothing did."""
 
+    @property
+    def late(self) -> bool:
+        """Whether it was answered, and TCP had to try more than once."""
+        return not self.error and self.seconds > LATE_SECONDS
+
 
 @dataclass
 class Record:
@@ -28,6 +35,7 @@ class Record:
 
     requests: list[Request] = field(default_factory=list)
     failures: list[Request] = field(default_factory=list)
+    late: int = 0
     answered: Counter[str] = field(default_factory=Counter)
     """By backend."""
     recent: deque[Request] = field(default_factory=lambda: deque(maxlen=400))
@@ -42,6 +50,7 @@ class Record:
                 self.failures.append(request)
             else:
                 self.answered[request.backend] += 1
+                self.late += request.late
 
     def since(self, start: float, end: float = math.inf) -> list[Request]:
         """The requests that started in a span of time."""

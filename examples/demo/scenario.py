@@ -88,13 +88,13 @@ class Scenario:
         zero = stage.wait(
             f"{lost} has weight 0 in all kernels", lambda: self._weights(lost) <= {0, None}, ZERO_BOUND_SECONDS, since=began
         )
-        gone = stage.wait("it is gone from all kernels", self._are_desired, GONE_BOUND_SECONDS, since=began)
+        gone = stage.wait(f"{lost} is gone from all kernels", self._are_desired, GONE_BOUND_SECONDS, since=began)
         stage.repair = Repair(began, zero, gone)
         stage.step.seen.append(f"repaired: weight 0 in all kernels after {zero:.2f} s, gone after {gone:.2f} s")
         self._watch_shares()
         stage.no_failures()
-        text = f"{harm_of(stage.harm())}; no request failed that began after that"
-        stage.claim(True, text)
+        text = f"requests: {harm_of(stage.harm())}"
+        stage.claim(True, f"{text}; none that began later")
         stage.step.seen.append(text)
 
     def _return(self) -> None:

@@ -25,8 +25,6 @@ CLIENT: Final = 0
 TICK_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 0.02
 RECENT_SECONDS: Final = 2.0
-LATE_SECONDS: Final = 0.9
-"""An answer that took longer was had by a second attempt of TCP, which comes after a second."""
 _UNTOLD: Final = frozenset({"sync", "source_good", "host", "vip_added", "vip_removed", "member_updated"})
 """Kinds of events that say again what the demo says itself."""
 Emit = Callable[..., None]
@@ -243,7 +241,8 @@ class Stage:
                 self._emit("said", node=NAMES[CLIENT], kind=event["kind"], text=event["text"])
 
     def _so_far(self) -> dict[str, int]:
-        return {"requests_so_far": len(self.record.requests), "failed_so_far": len(self.record.failures)}
+        record = self.record
+        return {"requests_so_far": len(record.requests), "failed_so_far": len(record.failures), "late_so_far": record.late}
 
     # The end
 
@@ -284,7 +283,7 @@ class Stage:
         """
         if self.repair is None:
             return None
-        hit = [one for one in self.record.requests if self.repair.excuses(one) and (one.error or one.seconds > LATE_SECONDS)]
+        hit = [one for one in self.record.requests if self.repair.excuses(one) and (one.error or one.late)]
         late = [one.seconds for one in hit if not one.error]
         last = max((one.started for one in hit), default=self.repair.began) - self.repair.began
         return {

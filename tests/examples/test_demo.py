@@ -55,6 +55,7 @@ TICK = {
     "nodes": [ROW, ROW | {"name": "n2", "state": "down", "table": None, "share": 0.0}],
     "requests_so_far": 14,
     "failed_so_far": 1,
+    "late_so_far": 2,
     "rate": 120.0,
     "p50": 1.0,
     "p99": 2.0,
@@ -78,8 +79,9 @@ def request(backend: str, *, started: float = 0.0, seconds: float = 0.001, error
 
 def test_record_keeps_failures_apart() -> None:
     record = Record()
-    record.add([request("n1"), request("n2", started=1.0), request("", started=2.0, error="reset")])
+    record.add([request("n1"), request("n2", started=1.0, seconds=1.1), request("", started=2.0, seconds=2.0, error="reset")])
     assert [one.error for one in record.failures] == ["reset"]
+    assert record.late == 1
     assert record.answered == {"n1": 1, "n2": 1}
     assert [one.backend for one in record.since(1.0)] == ["n2", ""]
     assert [one.backend for one in record.since(0.0, 1.0)] == ["n1"]
@@ -123,8 +125,7 @@ def test_words() -> None:
     assert (sparkline([0, 5, 10, 20], 10), sparkline([0, 0], 0)) == ("▁▅██", "▁▁")
     assert percentages({"n1": 1 / 3, "n2": 2 / 3}) == "n1 33 %, n2 67 %"
     assert (
-        harm_of({"failed": 0, "late": 0, "longest_seconds": 0.0, "begun_within_seconds": 0.0})
-        == "no request failed or was late"
+        harm_of({"failed": 0, "late": 0, "longest_seconds": 0.0, "begun_within_seconds": 0.0}) == "none failed, none was late"
     )
 
 
@@ -139,12 +140,11 @@ def test_plain_lines_are_ascii_without_escapes() -> None:
 
 def test_summary_ends_with_the_count() -> None:
     lines = summary_lines(SUMMARY)
-    assert lines[-1] == (
-        "540 requests, 2 failed; the panic: 2 requests failed, 3 answered late, after 1.1 s at most; all begun within 0.31 s of it"
-    )
+    assert lines[-1] == ("540 requests: 2 failed, 3 late (answered after 1.1 s at most), all begun within 0.31 s of the panic")
     assert lines[1].split() == ["1", "tasks", "4.5", "540", "0"]
     assert "    back after 1.2 s" in lines
     assert summary_lines({**SUMMARY, "failed": 0, "harm": None})[-1] == "540 requests, 0 failed"
+    assert summary_lines({**SUMMARY, "failed": 3})[-1] == "540 requests, 3 failed"  # one outside the repair
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -165,6 +165,7 @@ def test_dashboard_draws(encoding: str, size: tuple[int, int]) -> None:
     assert text.endswith("\x1b[?25h\x1b[?1049l")  # the cursor and the first screen are back
     if size == (80, 24):
         assert "1 failed" in text
+        assert "2 late" in text
         assert "down" in text
         assert "its table: n1" in text
         assert "http://127.0.0.1:1/" in text
