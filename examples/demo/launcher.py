@@ -209,9 +209,13 @@ def _in_guest(command: list[str], port: int, show: Show) -> int:
 
 def _on_host(command: list[str], port: int, show: Show) -> int:
     ours, theirs = socket.socketpair()
-    with ours, tempfile.TemporaryFile() as stderr, _page(show, port, ours.sendall) as server:
-        # A session of its own: Ctrl-C on the terminal reaches us alone, and we end the inside in an orderly way.
-        inside = subprocess.Popen(
+    # A session of its own: Ctrl-C on the terminal reaches us alone, and we end the inside in an orderly way.
+    with (
+        ours,
+        theirs,
+        tempfile.TemporaryFile() as stderr,
+        _page(show, port, ours.sendall) as server,
+        subprocess.Popen(
             [*command, "--channel", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -219,7 +223,8 @@ def _on_host(command: list[str], port: int, show: Show) -> int:
             env=os.environ | {"PATH": forwarded_environment()["PATH"]},
             pass_fds=[theirs.fileno()],
             start_new_session=True,
-        )
+        ) as inside,
+    ):
         theirs.close()
         threading.Thread(target=_hand_on, args=(ours, server), daemon=True).start()
         assert inside.stdout is not None  # for the type checker

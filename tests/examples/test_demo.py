@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import socket
 import sys
 import threading
@@ -427,6 +428,51 @@ def test_what_is_not_passed_on(way: tuple[PageServer, socket.socket], method: st
         listener.accept()
 
 
+INSIDE = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from demo.relay import Relay
+print(json.dumps({"event": "ready", "seconds": 1, "kernel": "6.1", "nodes": 5, "rate": 1}), flush=True)
+Relay(int(sys.argv[sys.argv.index("--channel") + 1]), {"n0": Path(sys.argv[2])}).run()
+"""
+
+
+def test_on_this_kernel_the_inside_is_a_process_and_its_page_is_reached_likewise(tmp_path: pathlib.Path) -> None:
+    out = io.StringIO()
+    show = launcher.Show(PlainScreen(out))
+    seen = []
+
+    def ask() -> None:
+        while not show.page_url:
+            threading.Event().wait(0.01)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "n0"))
+            listener.listen()
+            daemon = threading.Thread(target=_answer_all, args=(listener, GOOD))
+            daemon.start()
+            port = int(show.page_url.rstrip("/").rpartition(":")[2])
+            reader = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            reader.request("GET", "/n0/")
+            seen.append(reader.getresponse().read())
+            reader.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            daemon.join()
+        os.kill(int(child.read_text()), signal.SIGTERM)
+
+    child = tmp_path / "pid"
+    script = f"import os; open({str(child)!r}, 'w').write(str(os.getpid()))" + INSIDE
+    examples = str(pathlib.Path(launcher.__file__).parents[1])
+    asking = threading.Thread(target=ask)
+    asking.start()
+    code = launcher._on_host([sys.executable, "-c", script, examples, str(tmp_path / "n0")], 0, show)
+    asking.join()
+    assert seen == [b"n1"]
+    assert code == -signal.SIGTERM
+    assert "see each other after 1.0 s" in out.getvalue()
+    assert show.page_url in out.getvalue()
+
+
 def test_page_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -445,3 +491,13 @@ def test_channel_joins_and_ends() -> None:
         assert channel.wait() == {"b": 2}
         with pytest.raises(EOFError):
             channel.wait()
+
+
+def test_readme_shows_the_run_that_the_page_about_the_demo_has() -> None:
+    root = pathlib.Path(launcher.__file__).parents[2]
+    run = (root / "docs/demo.md").read_text(encoding="utf-8").partition("## A run")[2]
+    block = (root / "README.md").read_text(encoding="utf-8").partition("## The demo")[2].split("```\n")[1]
+    *steps, total = [line for line in block.splitlines() if line]
+    assert "\n".join(steps) in "\n".join(line for line in run.splitlines() if line)
+    assert total in run
+    assert steps[0] == "[3/5] an operator drains n2"
