@@ -93,7 +93,7 @@ class Scenario:
         stage.step.seen.append(f"repaired: weight 0 in all kernels after {zero:.2f} s, gone after {gone:.2f} s")
         self._watch_shares()
         stage.no_failures()
-        text = f"requests: {harm_of(stage.harm())}"
+        text = f"requests: {harm_of(stage.harm(stage.repair))}"
         stage.claim(True, f"{text}; none that began later")
         stage.step.seen.append(text)
 

@@ -267,7 +267,7 @@ class Stage:
             "seconds": round(now() - self._began, 1),
             "requests": len(self.record.requests),
             "failed": len(self.record.failures),
-            "harm": self.harm(),
+            "harm": None if repair is None else self.harm(repair),
             "weight_zero_seconds": None if repair is None else round(repair.zero_seconds, 2),
             "gone_seconds": None if repair is None else round(repair.gone_seconds, 2),
             "p50_ms": round(percentile(latencies, 50), 2),
@@ -275,17 +275,15 @@ class Stage:
             "steps": [self.describe(step) for step in self.steps],
         }
 
-    def harm(self) -> dict[str, float] | None:
-        """What the panic did to requests, as the client saw it; None when there was none.
+    def harm(self, repair: Repair) -> dict[str, float]:
+        """What the panic did to requests, as the client saw it.
 
         Of those that a kernel might still send to the node that had died: how many failed; how many were late, for TCP had to try
         again; the longest of these; and how long after the panic the last of both began.
         """
-        if self.repair is None:
-            return None
-        hit = [one for one in self.record.requests if self.repair.excuses(one) and (one.error or one.late)]
+        hit = [one for one in self.record.requests if repair.excuses(one) and (one.error or one.late)]
         late = [one.seconds for one in hit if not one.error]
-        last = max((one.started for one in hit), default=self.repair.began) - self.repair.began
+        last = max((one.started for one in hit), default=repair.began) - repair.began
         return {
             "failed": len(hit) - len(late),
             "late": len(late),
