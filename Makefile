@@ -41,9 +41,9 @@ help: ## this list
 install: ## system packages, a virtual environment, the C module
 	@tools/install.sh dev
 
-demo: ## balance real traffic on a real kernel, in under a minute
-	@tools/install.sh cli
-	@$(VENV)/python examples/demo
+demo: ## five nodes balance real traffic on a real kernel, and one of them dies; in a minute
+	@tools/install.sh daemon
+	@$(VENV)/python examples/demo $(ARGS)
 
 test: ## every test; those that need IPVS run in a guest kernel where this one has none
 	@tools/install.sh dev

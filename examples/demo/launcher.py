@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from demo.page import PageServer
 from demo.plain import Event, PlainScreen, Screen, summary_lines
-from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, forwarded_environment
+from pyminuteman.testing.kernel_guest import CHANNEL, Guest, GuestUnavailableError, forwarded_environment
 from pyminuteman.testing.network_namespace import why_no_host_ipvs
 
 _HERE: Final = Path(__file__).resolve().parent
@@ -23,7 +27,7 @@ _REPOSITORY: Final = _HERE.parent.parent
 _BROKEN, _NOWHERE = 1, 69  # 69: EX_UNAVAILABLE of sysexits.h
 _LIMIT_SECONDS: Final = 300.0
 _FEWEST: Final = 200
-Sink = Callable[[bytes], None]
+_NODES: Final = ("n0", "n1", "n2", "n3", "n4")
 
 
 class Nowhere(Exception):
@@ -33,11 +37,13 @@ class Nowhere(Exception):
 class Show:
     """Passes the inside's lines on to a screen, and remembers how it ended."""
 
-    def __init__(self, screen: Screen) -> None:
-        """On this screen."""
+    def __init__(self, screen: Screen, *, stays: bool = False) -> None:
+        """On this screen; ``stays``: the inside does not end by itself."""
         self.screen: Final = screen
+        self.stays: Final = stays
         self.summary: Event | None = None
         self.reason = ""
+        self.page_url = ""
         self.stderr: Final = bytearray()
         self._partial = b""
         self._asked_at = 0.0
@@ -57,10 +63,14 @@ class Show:
             elif event["event"] == "summary":
                 self.reason = event["reason"]
                 self.summary = {key: value for key, value in event.items() if key != "event"}
+                if self.stays and not self.reason:
+                    self.screen.show({"event": "place", "text": "all is said; it goes on until Ctrl-C"})
             elif event["event"] == "broken":
                 self.reason = event["reason"]
             else:
                 self.screen.show(event)
+                if event["event"] == "ready":
+                    self.screen.show({"event": "page", "url": self.page_url})
 
 
 def _now() -> float:
@@ -76,14 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.inside:
         from demo import inside  # noqa: PLC0415 - the outside does without its imports, and the inside without this one's
 
-        return inside.play(options.seconds_per_step, options.rate)
+        return inside.play(options.seconds_per_step, options.rate, options.channel, stay=options.stay)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    show = Show(_screen(plain=options.plain))
+    show = Show(_screen(plain=options.plain), stays=options.stay)
     try:
         code = _run(options, show)
     except KeyboardInterrupt:
         show.screen.close()
+        if show.summary:  # all has been said, and that was how to end it
+            return _report(show, 0, options.json)
         print("demo: interrupted; nothing is left running", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -105,19 +117,24 @@ def _terminate(number: int, _: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="demo",
-        description="pyminuteman balances real HTTP traffic over backends in network namespaces, and is watched doing it.",
+        description="Five daemons, each with an IPVS table of its own, balance real HTTP traffic, and one of them dies meanwhile.",
     )
     parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there as JSON")
-    parser.add_argument("--seconds-per-step", type=_positive, default=4.5, metavar="N", help="default %(default)s")
-    parser.add_argument("--rate", type=_positive, default=120, metavar="N", help="requests a second (default %(default)s)")
+    parser.add_argument("--seconds-per-step", type=_positive, default=4.0, metavar="N", help="default %(default)s")
+    parser.add_argument("--rate", type=_positive, default=100, metavar="N", help="requests a second (default %(default)s)")
     parser.add_argument(
         "--kernel",
         choices=("auto", "host", "guest"),
         default="auto",
         help="this machine's kernel, or a user-mode-linux guest; auto: this one if it has IPVS and we may use it",
     )
+    parser.add_argument(
+        "--page-port", type=int, default=0, metavar="N", help="port of the web page on loopback (default: a free one)"
+    )
+    parser.add_argument("--stay", action="store_true", help="go on after the last step, until Ctrl-C")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--channel", default="", help=argparse.SUPPRESS)
     return parser
 
 
@@ -145,21 +162,42 @@ def _screen(*, plain: bool) -> Screen:
 def _run(options: argparse.Namespace, show: Show) -> int:
     command = [sys.executable, str(_HERE), "--inside"]
     command += ["--seconds-per-step", str(options.seconds_per_step), "--rate", str(options.rate)]
+    command += ["--stay"] if options.stay else []
     reason = None
     if options.kernel != "guest":
         reason = why_no_host_ipvs()
         if reason is None:
             show.place("this kernel has IPVS: running on it, in network namespaces of the demo's own")
-            return _on_host(command, show)
+            return _on_host(command, options.page_port, show)
         if options.kernel == "host":
             msg = f"this machine's kernel cannot be used: {reason} (as root: modprobe ip_vs; or leave --kernel host out)"
             raise Nowhere(msg)
     show.place((f"not on this machine's kernel: {reason}; " if reason else "") + "booting a user-mode-linux guest")
+    return _in_guest(command, options.page_port, show)
+
+
+@contextlib.contextmanager
+def _page(show: Show, port: int, send: Callable[[bytes], object]) -> Iterator[PageServer]:
+    """The web page, on loopback, of daemons that are where `send` reaches."""
+    try:
+        server = PageServer(send, _NODES, port)
+    except OSError as error:
+        raise Nowhere(f"port {port} cannot be had for the web page: {error.strerror}") from None
+    show.page_url = server.url
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _in_guest(command: list[str], port: int, show: Show) -> int:
     # In a guest nothing needs to be written but what is in memory anyway.
     environment = forwarded_environment(PYTHONDONTWRITEBYTECODE="1")
-    guest = Guest(command, rw=[], cwd=str(_REPOSITORY), env=environment, timeout=_LIMIT_SECONDS)
+    limit = None if "--stay" in command else _LIMIT_SECONDS
+    guest = Guest([*command, "--channel", CHANNEL], rw=[], cwd=str(_REPOSITORY), env=environment, timeout=limit)
     try:
-        code = guest.run(show.feed, show.stderr.extend)
+        with _page(show, port, guest.send) as server:
+            code = guest.run(show.feed, show.stderr.extend, server.feed)
     except GuestUnavailableError as error:
         raise Nowhere(str(error)) from None
     if guest.timed_out:
@@ -169,17 +207,26 @@ def _run(options: argparse.Namespace, show: Show) -> int:
     return code
 
 
-def _on_host(command: list[str], show: Show) -> int:
-    with tempfile.TemporaryFile() as stderr:
-        # A session of its own: Ctrl-C on the terminal reaches us alone, and we end the inside in an orderly way.
-        inside = subprocess.Popen(
-            command,
+def _on_host(command: list[str], port: int, show: Show) -> int:
+    ours, theirs = socket.socketpair()
+    # A session of its own: Ctrl-C on the terminal reaches us alone, and we end the inside in an orderly way.
+    with (
+        ours,
+        theirs,
+        tempfile.TemporaryFile() as stderr,
+        _page(show, port, ours.sendall) as server,
+        subprocess.Popen(
+            [*command, "--channel", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=os.environ | {"PATH": forwarded_environment()["PATH"]},
+            pass_fds=[theirs.fileno()],
             start_new_session=True,
-        )
+        ) as inside,
+    ):
+        theirs.close()
+        threading.Thread(target=_hand_on, args=(ours, server), daemon=True).start()
         assert inside.stdout is not None  # for the type checker
         try:
             while data := os.read(inside.stdout.fileno(), 1 << 16):
@@ -189,6 +236,12 @@ def _on_host(command: list[str], show: Show) -> int:
             _end(inside)
             stderr.seek(0)
             show.stderr.extend(stderr.read())
+
+
+def _hand_on(channel: socket.socket, server: PageServer) -> None:
+    with contextlib.suppress(OSError):  # closed while we read
+        while data := channel.recv(1 << 16):
+            server.feed(data)
 
 
 def _end(inside: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+LATE_SECONDS: Final = 0.9
+"""An answer that took longer was had by another attempt of TCP, of which the first comes after a second."""
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -16,11 +18,15 @@ class Request(NamedTuple):
 
     started: float
     seconds: float
-    service: str
     backend: str
     """Who answered; empty if nobody did."""
     error: str
     """What went wrong; empty if nothing did."""
+
+    @property
+    def late(self) -> bool:
+        """Whether it was answered, and TCP had to try more than once."""
+        return not self.error and self.seconds > LATE_SECONDS
 
 
 @dataclass
@@ -29,8 +35,9 @@ class Record:
 
     requests: list[Request] = field(default_factory=list)
     failures: list[Request] = field(default_factory=list)
-    answered: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By service and backend."""
+    late: int = 0
+    answered: Counter[str] = field(default_factory=Counter)
+    """By backend."""
     recent: deque[Request] = field(default_factory=lambda: deque(maxlen=400))
 
     def add(self, rows: Iterable[Sequence[float | str]]) -> None:
@@ -42,23 +49,18 @@ class Record:
             if request.error:
                 self.failures.append(request)
             else:
-                self.answered[request.service, request.backend] += 1
+                self.answered[request.backend] += 1
+                self.late += request.late
 
     def since(self, start: float, end: float = math.inf) -> list[Request]:
         """The requests that started in a span of time."""
         return [request for request in self.requests if start <= request.started < end]
 
 
-def shares(requests: Iterable[Request], service: str) -> dict[str, float]:
-    """The part of a service's answers that each backend gave, by name. Empty if there was none."""
-    counts = Counter(request.backend for request in requests if request.service == service and not request.error)
+def shares(requests: Iterable[Request]) -> dict[str, float]:
+    """The part of the answers that each backend gave, by name. Empty if there was none."""
+    counts = Counter(request.backend for request in requests if not request.error)
     return {name: counts[name] / counts.total() for name in sorted(counts)}
-
-
-def expected_shares(weights: Mapping[str, int]) -> dict[str, float]:
-    """The parts that weights stand for; backends of weight 0 get none."""
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items() if weight}
 
 
 def worst_deviation(seen: Mapping[str, float], expected: Mapping[str, float]) -> float:
@@ -80,5 +82,5 @@ def sparkline(values: Iterable[float], top: float) -> str:
 
 
 def percentages(parts: Mapping[str, float]) -> str:
-    """``web1 50 %, web2 50 %``."""
+    """``n1 50 %, n2 50 %``."""
     return ", ".join(f"{name} {part:.0%}".replace("%", " %") for name, part in parts.items())

@@ -1,40 +1,38 @@
-"""The play: seven steps, each of which asserts what it shows."""
+"""The play: five steps, each of which asserts what it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from pathlib import Path
+import math
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Final
 
-from demo.network import BACKEND_PORT, BACKENDS, VIP_PORT, VIPS
-from demo.processes import now, run
-from demo.record import expected_shares, percentages, shares, worst_deviation
-from demo.stage import BACKEND_NAMES, SERVICE_NAMES, Stage
-from pyminuteman.ipvs import Destination, DrainPolicy, Service, parse_table
+from demo.plain import harm_of
+from demo.processes import now
+from demo.record import percentages, shares, worst_deviation
+from demo.stage import CLIENT, NAMES, Repair, Stage, as_equal_shares, realtime
 
-RULES: Final = Path(__file__).parent / "three_vips.rules"
 TOLERANCE: Final = 0.05
-"""How far a share may be from its weight's part: five percentage points."""
-DRAIN: Final = DrainPolicy(timeout_seconds=60)
-_SLOW_SECONDS: Final = 14.0
-_SLOW_REQUESTS: Final = 8
-_DELETED_SECONDS: Final = 1.0
-"""How long deleted rows stay deleted. A request under way on one is retransmitted when it is back, so it is late, not lost."""
-_FOREIGN: Final = "12.0.0.1:443"
-_FOREIGN_RULES: Final = f"-A -t {_FOREIGN} -s sh\n-a -t {_FOREIGN} -r 12.9.9.9:443 -g -w 7\n"
+"""How far a share may be from an equal one: five percentage points."""
+CONVERGED_BOUND_SECONDS: Final = 20.0
+ZERO_BOUND_SECONDS: Final = 8.0
+GONE_BOUND_SECONDS: Final = 15.0
+RETURN_BOUND_SECONDS: Final = 60.0
+_VERB_SECONDS: Final = 30.0
+_SETTLE_SECONDS: Final = 0.3
+"""For a table's change to reach connections: those that began before it may end after it."""
+_WINDOWS: Final = 4
+_DRAINED, _ASKED, _LOST = 2, 1, 3
 
 
 class Scenario:
     """The steps, in their order."""
 
     def __init__(self, stage: Stage, seconds: float) -> None:
-        """Each step plays for so many seconds, some a little longer."""
+        """Each step plays for so many seconds after what it does."""
         self.stage: Final = stage
         self.seconds: Final = seconds
-        self._drain_began = 0.0
-        self._drained_at = 0.0
-        self._foreign = ""
 
     def play(self) -> None:
         """All of it.
@@ -42,14 +40,13 @@ class Scenario:
         Raises:
             ClaimFailed: Something is not as claimed.
         """
+        lost, drained = NAMES[_LOST], NAMES[_DRAINED]
         steps: list[tuple[str, Callable[[], None]]] = [
-            (f"load {RULES.name}, and balance", self._balance),
-            ("add web3 and web4", self._add),
-            ("drain web1", self._drain),
-            ("change weights", self._weights),
-            ("a foreign service appears", self._stranger),
-            ("web1 is removed when its connections have ended", self._drained),
-            ("somebody deletes rows behind our back", self._repair),
+            ("three tasks appear", self._appear),
+            ("two more", self._more),
+            (f"an operator drains {drained}", self._drain),
+            (f"{lost} panics", self._panic),
+            (f"{lost} returns", self._return),
         ]
         for title, step in steps:
             self.stage.begin(title, len(steps))
@@ -59,134 +56,125 @@ class Scenario:
 
     # The steps
 
-    def _balance(self) -> None:
-        desired = parse_table(RULES.read_text(encoding="utf-8"), path=RULES.name)
-        self.stage.change(f"load {len(desired)} services", desired)
+    def _appear(self) -> None:
+        self._start(1, 2, 3)
         self.stage.client.channel.send(start=True)
-        self._watch_shares(*VIPS)
+        self.stage.note(f"a client on {NAMES[CLIENT]} begins to ask the VIP")
+        self._watch_shares()
 
-    def _add(self) -> None:
-        added = [Destination(BACKENDS[name], BACKEND_PORT) for name in ("web3", "web4")]
-        self.stage.change("add two destinations to web", self._with("web", [*self._of("web"), *added]))
-        self._watch_shares("web")
+    def _more(self) -> None:
+        self._start(0, 4)
+        self._watch_shares()
 
     def _drain(self) -> None:
-        stage = self.stage
-        stage.note(f"{_SLOW_REQUESTS} slow requests of {_SLOW_SECONDS:g} s each start on web")
-        stage.client.channel.send(slow=_SLOW_REQUESTS, service="web", seconds=_SLOW_SECONDS)
-        stage.play(0.5)
-        web = self._service("web")
-        leaving = next(destination for destination in self._of("web") if BACKEND_NAMES[destination.address] == "web1")
-        stage.on_drained = self._check_drained
-        self._drain_began = stage.change("web1 is no longer desired", self._with("web", set(self._of("web")) - {leaving}))
-        found = stage.table.statistics(web.key)[web.key].destinations
-        row, numbers = next((row, numbers) for row, numbers in found.items() if row.key == leaving.key)
-        open_now = numbers.connections.active
-        stage.claim(
-            row.weight == 0 and open_now > 0,
-            f"web1 has weight 0 and keeps its {open_now} open connections",
-            f"{row!r}, {open_now} open",
+        stage, drained = self.stage, NAMES[_DRAINED]
+        began = self._verb("drain", "node", drained, "--reason", "new disk")
+        stage.desired[drained] = 0
+        self._converged(f"{drained} has weight 0 in all kernels", since=began)
+        self._watch_shares()
+        began = self._verb("undrain", "node", drained)
+        stage.desired[drained] = 1
+        self._converged(f"{drained} has weight 1 in all kernels", since=began)
+        stage.no_failures()
+        stage.claim(True, "the drain lost no request")
+
+    def _panic(self) -> None:
+        stage, lost = self.stage, NAMES[_LOST]
+        stage.note(f"{lost} panics: its link is down, its daemon and its task are killed")
+        began = realtime(stage.cluster.panic([_LOST]))
+        stage.silent.add(_LOST)
+        stage.tasks.end(lost)
+        del stage.desired[lost]
+        zero = stage.wait(
+            f"{lost} has weight 0 in all kernels", lambda: self._weights(lost) <= {0, None}, ZERO_BOUND_SECONDS, since=began
         )
-        self._watch_shares("web")
+        gone = stage.wait(f"{lost} is gone from all kernels", self._are_desired, GONE_BOUND_SECONDS, since=began)
+        stage.repair = Repair(began, zero, gone)
+        stage.step.seen.append(f"repaired: weight 0 in all kernels after {zero:.2f} s, gone after {gone:.2f} s")
+        self._watch_shares()
+        stage.no_failures()
+        text = f"requests: {harm_of(stage.harm(stage.repair))}"
+        stage.claim(True, f"{text}; none that began later")
+        stage.step.seen.append(text)
 
-    def _weights(self) -> None:
-        weights = {"web2": 1, "web3": 3, "web4": 6}
-        heavier = [replace(one, weight=weights[BACKEND_NAMES[one.address]]) for one in self._of("web")]
-        self.stage.change("web2 : web3 : web4 = 1 : 3 : 6", self._with("web", heavier))
-        self._watch_shares("web")
-
-    def _stranger(self) -> None:
-        run("ipvsadm", "-R", text=_FOREIGN_RULES)
-        self.stage.note(f"somebody adds service {_FOREIGN} with ipvsadm; our scope is 11.0.0.0/8")
-        self._foreign = self._foreign_rows()
-        self.stage.claim(self._foreign == _FOREIGN_RULES, "the foreign rows are in the kernel", repr(self._foreign))
-        first, *others = self._of("shop")
-        self.stage.change("shop1 : shop2 = 3 : 1", self._with("shop", [replace(first, weight=3), *others]))
-        self._watch_shares("shop")
-        self._check_foreign()
-
-    def _drained(self) -> None:
-        self.stage.play(DRAIN.timeout_seconds, until=lambda: self._drained_at > 0)
-        self.stage.claim(self._drained_at > 0, "web1 is removed within the drain timeout")
-        late = [one for one in self.stage.record.since(self._drain_began) if one.backend == "web1"]
-        self.stage.claim(not late, "web1 got no request after it began to drain", f"it got {len(late)}")
-
-    def _repair(self) -> None:
-        stage, before = self.stage, self.stage.table.export()
-        deleted = {"web": "web3", "api": "api2"}
-        for service, backend in deleted.items():
-            run("ipvsadm", "-d", "-t", f"{VIPS[service]}:{VIP_PORT}", "-r", f"{BACKENDS[backend]}:{BACKEND_PORT}")
-        stage.note(f"somebody deletes {' and '.join(deleted.values())} with ipvsadm -d")
-        missing = sorted(set(before.splitlines()) - set(stage.table.export().splitlines()))
-        stage.claim(len(missing) == len(deleted), f"{len(deleted)} rows are gone", repr(missing))
-        stage.play(_DELETED_SECONDS)
-        stage.change("what was desired all along")
-        after = stage.table.export()
-        stage.claim(after == before, "the table is as before, byte for byte as ipvsadm -Sn prints it", f"it is\n{after}")
-        self._watch_shares(*VIPS)
-        self._check_foreign()
+    def _return(self) -> None:
+        stage, lost = self.stage, NAMES[_LOST]
+        stage.note(f"{lost} returns: link, task and daemon")
+        began = now()
+        stage.tasks.start(lost, stage.cluster.netns(_LOST), stage.cluster.address(_LOST))
+        stage.cluster.revive([_LOST])
+        stage.silent.discard(_LOST)
+        stage.desired[lost] = 1
+        self._converged(f"{lost} is back in all kernels, its own too,", RETURN_BOUND_SECONDS, since=began)
+        self._watch_shares()
 
     def _stop(self) -> None:
-        """Every request that was sent has ended, and the backends counted as many as the client."""
+        """Every request that was sent has ended, and the tasks counted as many as the client."""
         stage = self.stage
         stage.client.channel.send(stop=True)
         stage.play(15, until=lambda: stage.sent is not None)
-        stage.claim(
-            stage.sent == len(stage.record.requests), "every request that was sent has ended", f"{stage.sent} were sent"
-        )
-        stage.no_failures()
-        counts, answered = stage.ask_backends(), stage.record.answered
-        seen = {name: sum(number for (_, by), number in answered.items() if by == name) for name in counts}
-        stage.claim(counts == seen, "the backends' own counts agree with the client's", f"{counts} is not {seen}")
+        ended = len(stage.record.requests)
+        stage.claim(stage.sent == ended, "every request that was sent has ended", f"{stage.sent} were sent, {ended} ended")
+        counts = {name: stage.tasks.end(name) for name in NAMES if name != NAMES[_LOST]}
+        seen = {name: stage.record.answered[name] for name in counts}
+        stage.claim(counts == seen, "the tasks' own counts agree with the client's", f"{counts} is not {seen}")
+
+    def go_on(self) -> None:
+        """All runs once more as it did before the end, until somebody ends the demo."""
+        stage = self.stage
+        for node, name in enumerate(NAMES):
+            if node != _LOST:
+                stage.tasks.start(name, stage.cluster.netns(node), stage.cluster.address(node))
+        stage.client.channel.send(start=True)
+        stage.play(math.inf)
 
     # What they check
 
-    def _watch_shares(self, *services: str) -> None:
-        """Play on, and assert that what followed went by weight."""
-        began = now()
-        self.stage.play(self.seconds)
-        requests = self.stage.record.since(began)
-        for service in services:
-            seen = shares(requests, service)
-            expected = expected_shares({BACKEND_NAMES[one.address]: one.weight for one in self._of(service)})
-            self.stage.step.shares[service] = {name: round(part, 4) for name, part in seen.items()}
-            self.stage.claim(
-                worst_deviation(seen, expected) <= TOLERANCE,
-                f"{service} is shared by weight, within {TOLERANCE * 100:g} points: {percentages(seen)}",
-                f"by weight it were {percentages(expected)}",
-            )
-
-    def _check_drained(self) -> None:
-        """Right after the removal. A connection cut short would still be in the kernel's list, which outlives the row."""
+    def _start(self, *nodes: int) -> None:
         stage = self.stage
-        self._drained_at = now()
-        after = f"{self._drained_at - self._drain_began:.1f} s after the drain began"
-        stage.step.remarks.append(f"web1: removed {after}")
-        left = [one for one in stage.table.connections() if one.destination == BACKENDS["web1"] and not one.has_ended]
-        stage.claim(not left, "no connection to web1 is open when it is removed", f"{len(left)} are, such as {left[:1]}")
-        slow = [one for one in stage.record.requests if one.backend == "web1" and one.seconds >= _SLOW_SECONDS]
-        ended = max((one.started + one.seconds for one in slow), default=self._drained_at)
-        stage.claim(
-            bool(slow) and ended < self._drained_at,
-            f"web1 finished its {len(slow)} slow requests first; it was removed {after}",
-        )
+        for node in nodes:
+            stage.say(node)
+            stage.desired[NAMES[node]] = 1
+        names = ", ".join(NAMES[node] for node in nodes)
+        stage.note(f"the file sources of {names} say: a task of web is here, weight 1")
+        self._converged("all five kernels have it")
 
-    def _check_foreign(self) -> None:
-        rows = self._foreign_rows()
-        self.stage.claim(rows == self._foreign, f"the foreign service {_FOREIGN} is untouched", f"it is now {rows!r}")
+    def _converged(self, what: str, bound: float = CONVERGED_BOUND_SECONDS, *, since: float | None = None) -> None:
+        took = self.stage.wait(what, self._are_desired, bound, since=since)
+        self.stage.step.seen.append(f"{what} after {took:.2f} s")
 
-    # Small helpers
+    def _are_desired(self) -> bool:
+        return all(self.stage.rows(node) == self.stage.desired for node in self.stage.alive)
 
-    def _foreign_rows(self) -> str:
-        lines = self.stage.table.export().splitlines(keepends=True)
-        return "".join(line for line in lines if f" {_FOREIGN} " in line)
+    def _weights(self, name: str) -> set[int | None]:
+        """Those that a node's task has in the kernels of who is alive."""
+        return {self.stage.rows(node).get(name) for node in self.stage.alive}
 
-    def _service(self, name: str) -> Service:
-        return next(service for service in self.stage.desired if SERVICE_NAMES[service.key.address] == name)
+    def _watch_shares(self) -> None:
+        """Play on, and assert that what follows is shared equally. A busy machine gets a few windows of time to show it."""
+        stage = self.stage
+        expected = as_equal_shares(name for name, weight in stage.desired.items() if weight)
+        stage.play(_SETTLE_SECONDS)
+        for _ in range(_WINDOWS):
+            began = now()
+            stage.play(self.seconds)
+            seen = shares(stage.record.since(began))
+            if fair := worst_deviation(seen, expected) <= TOLERANCE:
+                break
+        text = percentages(seen)
+        stage.claim(fair, f"the load is shared equally, within {TOLERANCE * 100:g} points: {text}", f"it is not: {text}")
+        stage.step.seen.append(f"shares: {text}")
 
-    def _of(self, name: str) -> tuple[Destination, ...]:
-        return self.stage.desired[self._service(name)]
-
-    def _with(self, name: str, destinations: Iterable[Destination]) -> Mapping[Service, tuple[Destination, ...]]:
-        """The desired table, with other destinations behind one service."""
-        return {**self.stage.desired, self._service(name): tuple(sorted(destinations))}
+    def _verb(self, *words: str) -> float:
+        """An operator's words, said to one node that they do not concern; returns when the operator had typed them."""
+        stage, began = self.stage, now()
+        stage.note(f"on {NAMES[_ASKED]}: minuteman {' '.join(repr(word) if ' ' in word else word for word in words)}")
+        command = [sys.executable, "-m", "pyminuteman", *words, "--yes", "--socket", str(stage.cluster.socket(_ASKED))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                stage.play(_VERB_SECONDS, until=lambda: process.poll() is not None)
+            finally:
+                process.kill()
+            said = process.communicate()[0].strip()
+        stage.claim(process.returncode == 0, "it is told to all", f"the verb ended with {process.returncode}: {said}")
+        return began
