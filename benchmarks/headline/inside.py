@@ -25,6 +25,8 @@ from benchmarks.headline.kernels import Casualties, KernelTable, count_of, lowes
 from pyminuteman.testing.daemon_cluster import DaemonCluster
 
 ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 5
+"""In which tasks come."""
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
 """After the last kernel has all: what comes once, when a cluster begins, is over."""
@@ -50,8 +52,6 @@ class Bench:
         self.cluster = stack.enter_context(DaemonCluster(experiment.nodes + 1, directory))
         self.everybody = range(experiment.nodes + 1)
         self._stack = stack
-        for node in range(experiment.nodes):
-            self.cluster.say(node, self.document(node))
         self.tables = {node: KernelTable(self.cluster.netns(node)) for node in self.everybody}
         for table in self.tables.values():
             stack.callback(table.close)
@@ -67,15 +67,17 @@ class Bench:
         """Of a node's tasks."""
         return range(FIRST_TASK_PORT, FIRST_TASK_PORT + self.experiment.tasks_per_node)
 
-    def document(self, node: int, *, extra_port: int | None = None, extra_vip: str | None = None) -> str:
-        """What a node's source says; with one task more, or one VIP more."""
+    def document(
+        self, node: int, *, tasks: int | None = None, extra_port: int | None = None, extra_vip: str | None = None
+    ) -> str:
+        """What a node's source says: all of its tasks, or so many; with one task more, or one VIP more."""
         address = self.cluster.address(node)
 
         def vip(listen: str, ports: Any) -> str:
             rows = "".join(f'[[vip.backend]]\naddress = "{address}"\nport = {port}\n' for port in ports)
             return f'[[vip]]\nlisten = "tcp://{listen}:{PORT}"\nscheduler = "wlc"\n{rows}'
 
-        ports = [*self.ports(), *([] if extra_port is None else [extra_port])]
+        ports = [*self.ports()[:tasks], *([] if extra_port is None else [extra_port])]
         return vip(VIP, ports) + ("" if extra_vip is None else vip(extra_vip, [FIRST_TASK_PORT]))
 
     def _program(self, name: str, node: int | None, *words: str) -> subprocess.Popen[str]:
@@ -108,22 +110,36 @@ class Bench:
     # The cluster
 
     def start(self) -> float:
-        """Start every daemon and wait until every kernel has every task; how long that took."""
+        """Start every daemon and wait until every kernel has every task; how long that took.
+
+        Tasks come in rounds, as those come that a cluster's scheduler deals out: so neighbours in a kernel's list of destinations, which is
+        in the order of their coming, are on different nodes. Whoever asks the list in turn meets some of the dead at any moment.
+        """
         began = time.perf_counter()
         tester = self.experiment.tester
         command = [sys.executable, "-m", "pyminuteman", "run", "--config", str(self.cluster.directory(tester) / "config.toml")]
         log = self._stack.enter_context((self.cluster.directory(tester) / "log").open("w"))
         self.alone = self.cluster.namespaces.start(tester, command, stdout=log, stderr=log)
-        self.cluster.start(range(self.experiment.nodes))
-        for node, table in self.tables.items():
-            try:
-                self.cluster.wait_until(
-                    lambda table=table: count_of(table.text()) == self.experiment.tasks, f"n{node} has all tasks", START_SECONDS
-                )
-            except TimeoutError as error:
-                counts = {node: count_of(table.text()) for node, table in self.tables.items()}
-                raise TimeoutError(f"{error}; there are {counts}; n{node} says: {self.cluster.log(node)[-2000:]}") from None
+        each = self.experiment.tasks_per_node
+        for number in range(1, ROUNDS + 1):
+            tasks = each * number // ROUNDS
+            for node in range(self.experiment.nodes):
+                self.cluster.say(node, self.document(node, tasks=tasks))
+            if number == 1:
+                self.cluster.start(range(self.experiment.nodes))
+            for node in self.everybody:
+                self._wait_for(node, tasks * self.experiment.nodes)
         return time.perf_counter() - began
+
+    def _wait_for(self, node: int, destinations: int) -> None:
+        table = self.tables[node]
+        try:
+            self.cluster.wait_until(
+                lambda: count_of(table.text()) == destinations, f"n{node} has {destinations} destinations", START_SECONDS
+            )
+        except TimeoutError as error:
+            counts = {node: count_of(table.text()) for node, table in self.tables.items()}
+            raise TimeoutError(f"{error}; there are {counts}; n{node} says: {self.cluster.log(node)[-2000:]}") from None
 
     def pids(self) -> dict[int, int]:
         """Of the daemons that run, by node."""
@@ -167,12 +183,12 @@ class Bench:
         chance = random.Random(self.experiment.seed + 2)
         times: dict[str, list[float | None]] = {"task": [], "vip": []}
         for count in range(self.experiment.changes):
-            for what in times:
+            for what, found in times.items():
                 time.sleep(chance.uniform(0.5, 1.0))  # any phase of what daemons do regularly
                 node = chance.randrange(self.experiment.nodes)
                 port, vip = (EXTRA_PORT + count, None) if what == "task" else (None, f"11.0.1.{count + 1}")
                 wanted = self.experiment.tasks + 1
-                times[what].append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
+                found.append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
                 self._change(node, self.document(node), self.experiment.tasks)
         return times
 

@@ -15,7 +15,7 @@ from benchmarks.headline.figures import ENDED, MEANT, OUTCOME, Run, last_of, lat
 ANSWERED, FAILED, PANIC, REPAIRED = "#1f6fd1", "#d1341f", "#444444", "#2e8b57"
 TITLES = {
     "daemons": "pyminuteman: the survivors' kernels repair themselves",
-    "static": "the same tables without anybody who repairs them",
+    "static": "the same tables, and nobody who repairs them",
 }
 TICKS_MS = {0.1: "0.1 ms", 1: "1 ms", 10: "10 ms", 100: "0.1 s", 1000: "1 s", 10000: "10 s"}
 

@@ -17,7 +17,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # an uninstalled tree will do
 
 from benchmarks.headline.aims import aims  # noqa: E402
-from benchmarks.headline.figures import NEVER, Run, changes, middle_kernels, of_form, repair, sizes  # noqa: E402
+from benchmarks.headline.figures import NEVER, changes, middle_kernels, of_form, repair, sizes  # noqa: E402
 from benchmarks.tables import fill, report, table  # noqa: E402
 
 PAGE = HERE / "README.md"
@@ -102,7 +102,7 @@ def requests(data: Mapping[str, Any]) -> str:
                 f"{sum(one['failed'] for one in said):,}",
             ]
             for key in ("last_failed_begun_seconds", "last_failed_ended_seconds"):
-                cells.append(number(max((one[key] for one in said if one[key] is not None), default=None)))
+                cells += [number(max((one[key] for one in said if one[key] is not None), default=None))]
             cells += [str(sum(one["slow"] for one in said))]
             for when in ("before_ms", "after_ms"):
                 known = [one[when] for one in said if one[when]]

@@ -46,11 +46,10 @@ def planned(sizes: list[int], runs: int, seed: int, *, quick: bool) -> list[Expe
         forms: list[Any] = ["daemons", "static"]
         return [Experiment(nodes=QUICK_NODES, form=form, seed=seed, **QUICK) for form in forms]  # type: ignore[arg-type]
     few = max(1, round(runs * 0.6))
-    found: list[Experiment] = []
+    found = []
     for block in range(runs):
-        for nodes in sizes:
-            if block < (runs if nodes == max(sizes) else few):
-                found.append(Experiment(nodes=nodes, seed=seed + 10 * block))
+        due = [nodes for nodes in sizes if block < (runs if nodes == max(sizes) else few)]
+        found += [Experiment(nodes=nodes, seed=seed + 10 * block) for nodes in due]
         if block == 0:
             found.append(Experiment(nodes=max(sizes), form="static", seed=seed))
     return found
