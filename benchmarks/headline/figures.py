@@ -21,11 +21,13 @@ REPAIRED_SECONDS = 1.0
 """Requests that begin later than this after the panic are to meet none of the dead."""
 
 
-def of_requests(rows: Sequence[Row], panic_seconds: float, dead: Iterable[int]) -> dict[str, Any]:
+def of_requests(run: Run) -> dict[str, Any]:
     """What became of a run's requests. Times of failures are after the panic, negative before it; latencies in milliseconds."""
+    rows: Sequence[Row] = run["requests"]
+    panic_seconds: float = run["panic_seconds"]
     failed = [row for row in rows if row[OUTCOME] != "ok"]
     answered = [row for row in rows if row[OUTCOME] == "ok"]
-    names = {f"n{node}" for node in dead}
+    names = {f"n{node}" for node in run["dead"]}
     before = [row for row in answered if row[ENDED] < panic_seconds]
     after = [row for row in answered if row[MEANT] >= panic_seconds + REPAIRED_SECONDS]
     return {
@@ -44,7 +46,9 @@ def of_requests(rows: Sequence[Row], panic_seconds: float, dead: Iterable[int]) 
         "after_ms": spread_or_none(map(latency_ms, after)),
         "begun_late_ms": spread_or_none((row[BEGUN] - row[MEANT]) * 1e3 for row in rows),
         "answered_by": len({row[BY] for row in answered}),
-        "answered_by_dead": sum(row[BY] in names and row[BEGUN] > panic_seconds for row in answered),
+        "answered_by_dead": sum(
+            row[BY] in names and row[BEGUN] > panic_seconds + run["panic_took_seconds"] for row in answered
+        ),
     }
 
 

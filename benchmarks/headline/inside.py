@@ -87,7 +87,7 @@ class Bench:
         process = (
             subprocess.Popen(command, **options) if node is None else self.cluster.namespaces.start(node, command, **options)
         )
-        self._stack.callback(process.wait)
+        self._stack.enter_context(process)  # which waits for it
         self._stack.callback(process.kill)
         os.setpriority(os.PRIO_PROCESS, process.pid, ELSEWHERE_NICE)
         return process
@@ -229,6 +229,7 @@ class Bench:
         time.sleep(experiment.panic_seconds)
         before = self._moment()
         panic_ns = self.cluster.panic(dead)
+        took = (time.time_ns() - panic_ns) / 1e9
         own = time.thread_time()
 
         def look(node: int, text: bytes) -> bool:
@@ -257,6 +258,7 @@ class Bench:
             "survivors": len(survivors),
             **told,
             "panic_seconds": round((panic_ns - said["began_ns"]) / 1e9, 5),
+            "panic_took_seconds": round(took, 4),
             "requests": said["requests"],
             "weightless_seconds": {str(node): at for node, at in sorted(weightless.items())},
             "gone_seconds": {str(node): at for node, at in sorted(gone.items())},

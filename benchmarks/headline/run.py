@@ -83,7 +83,7 @@ def measure(experiment: Experiment, progress: Progress, *, in_guest: bool) -> di
         progress.say(f"broke off, status {code}")
         return found | {"error": talk.last or f"status {code}"}
     found |= json.loads(output)
-    return found | {"answers": of_requests(found["requests"], found["panic_seconds"], found["dead"])}
+    return found | {"answers": of_requests(found)}
 
 
 class _Talk:

@@ -49,7 +49,7 @@ def test_what_is_kept_has_the_requests_of_the_picture_and_their_figures() -> Non
     data = kept()
     for run in data["runs"]:
         if "requests" in run:
-            assert figures.of_requests(run["requests"], run["panic_seconds"], run["dead"]) == run["answers"]
+            assert figures.of_requests(run) == run["answers"]
     assert {form for form in ("daemons", "static") if figures.shown(data, form)} == {"daemons", "static"}
     assert without_most_requests(data) == data
 
@@ -59,8 +59,9 @@ def run(**changed: Any) -> Any:
     times: dict[str, Any] = {"suspected_seconds": {"0": 0.2, "1": 0.3}, "down_seconds": {"0": 0.9, "1": 0.9}}
     times |= {"weightless_seconds": {"0": 0.3, "1": 0.4}, "gone_seconds": {"0": 1.0, "1": 1.1}, "survivors": 2}
     rows = [[1.0, 1.0, 1.1, 1.2, "ok", "n0"]]
-    found = {**times, "changes": {"task": [0.3], "vip": [0.4]}, "panic_seconds": 2.0, "dead": [2], "requests": rows, **changed}
-    found["answers"] = figures.of_requests(found["requests"], found["panic_seconds"], found["dead"])
+    found = {**times, "changes": {"task": [0.3], "vip": [0.4]}, "panic_seconds": 2.0, "dead": [2], "requests": rows}
+    found |= {"panic_took_seconds": 0.1, **changed}
+    found["answers"] = figures.of_requests(found)
     return found
 
 
@@ -108,14 +109,16 @@ def test_a_failure_within_the_time_of_repair_is_no_miss_and_is_counted() -> None
 
 
 def test_latency_counts_from_when_a_request_was_meant_to_begin() -> None:
-    answers = figures.of_requests([[1.0, 1.3, 1.3, 1.4, "ok", "n0"]], 2.0, [2])
+    answers = run(requests=[[1.0, 1.3, 1.3, 1.4, "ok", "n0"]])["answers"]
     assert answers["before_ms"]["median"] == pytest.approx(400)
     assert answers["begun_late_ms"]["median"] == pytest.approx(300)
 
 
 def test_an_answer_from_the_dead_would_show() -> None:
-    rows = [[2.5, 2.5, 2.5, 2.6, "ok", "n2"], [1.5, 1.5, 1.5, 1.6, "ok", "n2"]]
-    assert figures.of_requests(rows, 2.0, [2])["answered_by_dead"] == 1
+    rows = [
+        [at, at, at, at + 0.1, "ok", "n2"] for at in (1.5, 2.05, 2.5)
+    ]  # the second while links went down, one after the other
+    assert run(requests=rows)["answers"]["answered_by_dead"] == 1
 
 
 def test_a_run_that_broke_off_is_in_no_figure_and_is_said() -> None:
@@ -186,7 +189,7 @@ def test_a_small_run_comes_to_its_end() -> None:
     found = measure(small)
     assert (len(found["dead"]), found["survivors"], len(found["requests"])) == (1, 4, 160)
     assert len(found["weightless_seconds"]) == len(found["gone_seconds"]) == 4
-    answers = figures.of_requests(found["requests"], found["panic_seconds"], found["dead"])
+    answers = figures.of_requests(found)
     assert answers["failed_before_panic"] == answers["answered_by_dead"] == 0
     assert answers["outcomes"]["ok"] > 100
     assert found["rest"]["alone"]["rss_mb"] > 0
