@@ -44,10 +44,9 @@ class Request:
         """As the results have it."""
 
         def rounded(seconds: float | None) -> float | None:
-            return None if seconds is None else round(seconds, 5)
+            return None if seconds is None else round(seconds, 4)
 
-        times = (rounded(self.meant), rounded(self.begun), rounded(self.connected), rounded(self.ended))
-        return [self.schedule, *times, self.outcome, self.by]
+        return [*map(rounded, (self.meant, self.begun, self.connected, self.ended)), self.outcome, self.by]
 
 
 class Clients:

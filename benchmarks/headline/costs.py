@@ -24,7 +24,7 @@ class Processor:
 
     @classmethod
     def now(cls) -> Self:
-        with open("/proc/stat", encoding="ascii") as file:
+        with Path("/proc/stat").open(encoding="ascii") as file:
             return cls.of(file.readline())
 
     @classmethod

@@ -14,16 +14,19 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.headline import costs
 from benchmarks.headline.costs import Processor
 from benchmarks.headline.experiment import FIRST_TASK_PORT, PORT, VIP, Experiment
-from benchmarks.headline.kernels import Casualties, KernelTable, lowest_priority, watch
+from benchmarks.headline.kernels import Casualties, KernelTable, count_of, lowest_priority, watch
 from pyminuteman.testing.daemon_cluster import DaemonCluster
 
 ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 5
+"""In which tasks come."""
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
 """After the last kernel has all: what comes once, when a cluster begins, is over."""
@@ -49,8 +52,6 @@ class Bench:
         self.cluster = stack.enter_context(DaemonCluster(experiment.nodes + 1, directory))
         self.everybody = range(experiment.nodes + 1)
         self._stack = stack
-        for node in range(experiment.nodes):
-            self.cluster.say(node, self.document(node))
         self.tables = {node: KernelTable(self.cluster.netns(node)) for node in self.everybody}
         for table in self.tables.values():
             stack.callback(table.close)
@@ -66,23 +67,27 @@ class Bench:
         """Of a node's tasks."""
         return range(FIRST_TASK_PORT, FIRST_TASK_PORT + self.experiment.tasks_per_node)
 
-    def document(self, node: int, *, extra_port: int | None = None, extra_vip: str | None = None) -> str:
-        """What a node's source says; with one task more, or one VIP more."""
+    def document(
+        self, node: int, *, tasks: int | None = None, extra_port: int | None = None, extra_vip: str | None = None
+    ) -> str:
+        """What a node's source says: all of its tasks, or so many; with one task more, or one VIP more."""
         address = self.cluster.address(node)
 
         def vip(listen: str, ports: Any) -> str:
             rows = "".join(f'[[vip.backend]]\naddress = "{address}"\nport = {port}\n' for port in ports)
             return f'[[vip]]\nlisten = "tcp://{listen}:{PORT}"\nscheduler = "wlc"\n{rows}'
 
-        ports = [*self.ports(), *([] if extra_port is None else [extra_port])]
+        ports = [*self.ports()[:tasks], *([] if extra_port is None else [extra_port])]
         return vip(VIP, ports) + ("" if extra_vip is None else vip(extra_vip, [FIRST_TASK_PORT]))
 
     def _program(self, name: str, node: int | None, *words: str) -> subprocess.Popen[str]:
         """Start a program of Python's that is told and tells lines, elsewhere as far as priority goes."""
         options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1, "cwd": ROOT}
         command = [sys.executable, "-m", name, *words]
-        process = subprocess.Popen(command, **options) if node is None else self.cluster.namespaces.start(node, command, **options)
-        self._stack.callback(process.wait)
+        process = (
+            subprocess.Popen(command, **options) if node is None else self.cluster.namespaces.start(node, command, **options)
+        )
+        self._stack.enter_context(process)  # which waits for it
         self._stack.callback(process.kill)
         os.setpriority(os.PRIO_PROCESS, process.pid, ELSEWHERE_NICE)
         return process
@@ -105,22 +110,36 @@ class Bench:
     # The cluster
 
     def start(self) -> float:
-        """Start every daemon and wait until every kernel has every task; how long that took."""
+        """Start every daemon and wait until every kernel has every task; how long that took.
+
+        Tasks come in rounds, as those come that a cluster's scheduler deals out: so neighbours in a kernel's list of destinations, which is
+        in the order of their coming, are on different nodes. Whoever asks the list in turn meets some of the dead at any moment.
+        """
         began = time.perf_counter()
         tester = self.experiment.tester
         command = [sys.executable, "-m", "pyminuteman", "run", "--config", str(self.cluster.directory(tester) / "config.toml")]
         log = self._stack.enter_context((self.cluster.directory(tester) / "log").open("w"))
         self.alone = self.cluster.namespaces.start(tester, command, stdout=log, stderr=log)
-        self.cluster.start(range(self.experiment.nodes))
-        for node, table in self.tables.items():
-            try:
-                self.cluster.wait_until(
-                    lambda table=table: table.destinations() == self.experiment.tasks, f"n{node} has all tasks", START_SECONDS
-                )
-            except TimeoutError as error:
-                counts = {node: table.destinations() for node, table in self.tables.items()}
-                raise TimeoutError(f"{error}; there are {counts}; n{node} says: {self.cluster.log(node)[-2000:]}") from None
+        each = self.experiment.tasks_per_node
+        for number in range(1, ROUNDS + 1):
+            tasks = each * number // ROUNDS
+            for node in range(self.experiment.nodes):
+                self.cluster.say(node, self.document(node, tasks=tasks))
+            if number == 1:
+                self.cluster.start(range(self.experiment.nodes))
+            for node in self.everybody:
+                self._wait_for(node, tasks * self.experiment.nodes)
         return time.perf_counter() - began
+
+    def _wait_for(self, node: int, destinations: int) -> None:
+        table = self.tables[node]
+        try:
+            self.cluster.wait_until(
+                lambda: count_of(table.text()) == destinations, f"n{node} has {destinations} destinations", START_SECONDS
+            )
+        except TimeoutError as error:
+            counts = {node: count_of(table.text()) for node, table in self.tables.items()}
+            raise TimeoutError(f"{error}; there are {counts}; n{node} says: {self.cluster.log(node)[-2000:]}") from None
 
     def pids(self) -> dict[int, int]:
         """Of the daemons that run, by node."""
@@ -156,38 +175,40 @@ class Bench:
         found = {"seconds": round(seconds, 2), "busy_percent": round(busy, 2), "alone": alone}
         return found | {"daemons": costs.summary(used, seconds, sizes)}
 
-    def changes(self) -> dict[str, list[float]]:
-        """How soon the last kernel has a task, and a VIP, that is new in a node's source: seconds from before its file was replaced."""
+    def changes(self) -> dict[str, list[float | None]]:
+        """How soon the last kernel has a task, and a VIP, that is new in a node's source: seconds from before its file was replaced.
+
+        None where that did not come about within :data:`CHANGE_SECONDS`.
+        """
         chance = random.Random(self.experiment.seed + 2)
-        times: dict[str, list[float]] = {"task": [], "vip": []}
+        times: dict[str, list[float | None]] = {"task": [], "vip": []}
         for count in range(self.experiment.changes):
-            for what in times:
+            for what, found in times.items():
                 time.sleep(chance.uniform(0.5, 1.0))  # any phase of what daemons do regularly
                 node = chance.randrange(self.experiment.nodes)
                 port, vip = (EXTRA_PORT + count, None) if what == "task" else (None, f"11.0.1.{count + 1}")
                 wanted = self.experiment.tasks + 1
-                times[what].append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
+                found.append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
                 self._change(node, self.document(node), self.experiment.tasks)
         return times
 
-    def _change(self, node: int, document: str, wanted: int) -> float:
+    def _change(self, node: int, document: str, wanted: int) -> float | None:
         last = 0.0
 
         def look(_node: int, text: bytes) -> bool:
             nonlocal last
-            if text.count(b"\n  -> ") - 1 != wanted:  # one is the heading
+            if count_of(text) != wanted:
                 return False
             last = time.perf_counter() - began
             return True
 
+        began = time.perf_counter()
+        self.cluster.say(node, document)
         with lowest_priority():
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-            began = time.perf_counter()
-            self.cluster.say(node, document)
-            os.setpriority(os.PRIO_PROCESS, 0, 19)
             missing = watch(self.tables, look, CHANGE_SECONDS)
         if missing:
-            raise TimeoutError(f"a change of n{node} has not come to {sorted(missing)} within {CHANGE_SECONDS:g} s")
+            say(f"a change of n{node} has not come to n{', n'.join(map(str, missing))} within {CHANGE_SECONDS:g} s")
+            return None
         return round(last, 4)
 
     def panic(self) -> dict[str, Any]:
@@ -208,6 +229,7 @@ class Bench:
         time.sleep(experiment.panic_seconds)
         before = self._moment()
         panic_ns = self.cluster.panic(dead)
+        took = (time.time_ns() - panic_ns) / 1e9
         own = time.thread_time()
 
         def look(node: int, text: bytes) -> bool:
@@ -230,10 +252,13 @@ class Bench:
         said = json.loads(self.tell(client))
         for table in survivors.values():
             wrongly_out = max(wrongly_out, casualties(table.text())[2])
+        told = self._told(sorted(survivors), dead, panic_ns) if experiment.form == "daemons" else {}
         return {
             "dead": dead,
             "survivors": len(survivors),
+            **told,
             "panic_seconds": round((panic_ns - said["began_ns"]) / 1e9, 5),
+            "panic_took_seconds": round(took, 4),
             "requests": said["requests"],
             "weightless_seconds": {str(node): at for node, at in sorted(weightless.items())},
             "gone_seconds": {str(node): at for node, at in sorted(gone.items())},
@@ -242,6 +267,28 @@ class Bench:
             "aftermath": between(before, aftermath, own),
         }
 
+    def _told(self, survivors: list[int], dead: list[int], panic_ns: int) -> dict[str, Any]:
+        """When each survivor's daemon held the last of the dead for suspect, and for down; and which live ones any of them did.
+
+        Seconds after the panic, by the daemons' own logs of events: so much of the time until a kernel is repaired is detection.
+        """
+        names = {f"n{node}" for node in dead}
+        found: dict[str, Any] = {"suspected_seconds": {}, "down_seconds": {}, "wrongly_suspected": 0, "wrongly_down": 0}
+        for node in survivors:
+            for kind, what in (("member_suspect", "suspected"), ("member_down", "down")):
+                times = {}
+                for event in self.cluster.ask(node, "/v1/events?format=json&since=0")["events"]:
+                    after = datetime.fromisoformat(event["time"]).timestamp() - panic_ns / 1e9
+                    if event["kind"] != kind or after < 0:
+                        continue
+                    if event["data"]["name"] in names:
+                        times[event["data"]["name"]] = after
+                    else:
+                        found[f"wrongly_{what}"] += 1
+                if times.keys() == names:
+                    found[f"{what}_seconds"][str(node)] = round(max(times.values()), 3)
+        return found
+
     def _moment(self) -> tuple[float, Processor, dict[int, float]]:
         used = {}
         for node, pid in self.pids().items():
@@ -249,7 +296,9 @@ class Bench:
         return time.perf_counter(), Processor.now(), used
 
 
-def between(before: tuple[float, Processor, dict[int, float]], after: tuple[float, Processor, dict[int, float]], own: float) -> Any:
+def between(
+    before: tuple[float, Processor, dict[int, float]], after: tuple[float, Processor, dict[int, float]], own: float
+) -> Any:
     """How busy the kernel was, but for `own` seconds of whoever watches, and what each daemon used, as percents of a core."""
     seconds = after[0] - before[0]
     used = [100 * (after[2][node] - before[2][node]) / seconds for node in after[2].keys() & before[2].keys()]
@@ -272,7 +321,11 @@ def measure(experiment: Experiment) -> dict[str, Any]:
         say(f"{experiment.nodes} nodes and the testing node: namespaces, {experiment.tasks:,} backends")
         bench = Bench(experiment, directory, stack)
         say("daemons start")
-        found: dict[str, Any] = {"release": os.uname().release, "cpus": os.cpu_count(), "start_seconds": round(bench.start(), 2)}
+        found: dict[str, Any] = {
+            "release": os.uname().release,
+            "cpus": os.cpu_count(),
+            "start_seconds": round(bench.start(), 2),
+        }
         say(f"every kernel has every task, {found['start_seconds']:.1f} s")
         time.sleep(SETTLE_SECONDS)
         if experiment.form == "daemons":

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from pyminuteman.host.namespaces import in_namespace
@@ -19,14 +19,10 @@ _ROW = re.compile(rb"\n  -> ([0-9A-F]{8}):([0-9A-F]{4}) +\w+ +(\d+)")
 _READ_BYTES = 1 << 20
 _PAUSE_SECONDS = 0.001
 
-Rows = dict[tuple[str, int], int]
-"""Weights, by address and port of the destination."""
 
-
-def rows_of(text: bytes) -> Rows:
-    """The destinations of all services in the text of `/proc/net/ip_vs`; IPv4 only."""
-    found = _ROW.findall(text)
-    return {(str(ipaddress.IPv4Address(int(address, 16))), int(port, 16)): int(weight) for address, port, weight in found}
+def count_of(text: bytes) -> int:
+    """How many destinations all services have together, by the text of `/proc/net/ip_vs`."""
+    return len(_ROW.findall(text))
 
 
 def hexadecimal(address: str) -> bytes:
@@ -47,14 +43,6 @@ class KernelTable:
         while part := os.read(self._file, _READ_BYTES):
             parts.append(part)
         return b"".join(parts)
-
-    def rows(self) -> Rows:
-        """What is in it."""
-        return rows_of(self.text())
-
-    def destinations(self) -> int:
-        """How many."""
-        return len(_ROW.findall(self.text()))
 
     def close(self) -> None:
         """Once."""
@@ -92,7 +80,7 @@ def lowest_priority() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def watch(tables: dict[int, KernelTable], look: Callable[[int, bytes], bool], seconds: float) -> Collection[int]:
+def watch(tables: dict[int, KernelTable], look: Callable[[int, bytes], bool], seconds: float) -> list[int]:
     """Read each table again and again until it has been seen as it should be.
 
     Args:
@@ -110,4 +98,4 @@ def watch(tables: dict[int, KernelTable], look: Callable[[int, bytes], bool], se
             if look(node, left[node].text()):
                 del left[node]
         time.sleep(_PAUSE_SECONDS)
-    return left.keys()
+    return sorted(left)
