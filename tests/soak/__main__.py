@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -27,7 +27,9 @@ _LEAST_NODES: Final = 5
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 for findings, 69 where there is no kernel for it, 130 when it was interrupted."""
-    parser = argparse.ArgumentParser(prog="soak", description="An hour of churn on a cluster of real daemons, with checkers on.")
+    parser = argparse.ArgumentParser(
+        prog="soak", description="An hour of churn on a cluster of real daemons, with checkers on."
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="of churn (default %(default)s)")
     parser.add_argument("--nodes", type=int, default=10, help="%(default)s by default; 5 or more")
     parser.add_argument("--seed", type=int, help="of the schedule; any, and printed, unless said")
@@ -53,23 +55,23 @@ def _outside(options: argparse.Namespace) -> int:
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the second time at once
-        print("soak: stopping; once more for at once", file=sys.stderr, flush=True)
+        _say("soak: stopping; once more for at once", to=sys.stderr)
         guest.send(b"stop\n")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    print(f"soak: {options.minutes:g} minutes on {options.nodes} daemons, seed {options.seed}; booting a guest kernel", flush=True)
+    _say(f"soak: {options.minutes:g} minutes on {options.nodes} daemons, seed {options.seed}; booting a guest kernel")
     try:
         code = guest.run(inside.feed)
     except GuestUnavailableError as error:
-        print(f"soak: {error}", file=sys.stderr)
+        _say(f"soak: {error}", to=sys.stderr)
         return _UNAVAILABLE
     except KeyboardInterrupt:
         return _INTERRUPTED
     if not inside.has_ended:
         why = f"it was not over after {limit:g} s" if guest.timed_out else f"the guest ended with {code}"
-        print(f"soak: FAILED: {why}, without a summary; seed {options.seed}", file=sys.stderr)
-        print(bytes(guest.console)[-4000:].decode(errors="replace"), file=sys.stderr)
+        _say(f"soak: FAILED: {why}, without a summary; seed {options.seed}", to=sys.stderr)
+        _say(bytes(guest.console)[-4000:].decode(errors="replace"), to=sys.stderr)
         return _FOUND
     return code
 
@@ -87,7 +89,7 @@ class _Inside:
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             if not line.startswith(b"{"):
-                print(line.decode(errors="replace"), flush=True)
+                _say(line.decode(errors="replace"))
                 continue
             self.has_ended = True
             if self._path is not None:
@@ -107,17 +109,22 @@ def _inside(options: argparse.Namespace) -> int:
         signal.signal(number, end)
     if channel := os.environ.get(_CHANNEL):
         threading.Thread(target=_listen, args=(channel, end), daemon=True).start()
-    soak = Soak(Options(options.minutes, options.nodes, options.seed), lambda line: print(line, flush=True), stop)
+    soak = Soak(Options(options.minutes, options.nodes, options.seed), _say, stop)
     soak.run()
     summary: dict[str, Any] = soak.summary()
-    print(*summary_lines(summary), sep="\n", flush=True)
+    _say("\n".join(summary_lines(summary)))
     if channel:
-        print(json.dumps(summary), flush=True)
+        _say(json.dumps(summary))
     elif options.json:
         options.json.write_text(json.dumps(summary) + "\n")
     if summary["findings"]:
         return _FOUND
     return _INTERRUPTED if interrupted.is_set() else 0
+
+
+def _say(text: str, to: TextIO = sys.stdout) -> None:
+    to.write(f"{text}\n")
+    to.flush()
 
 
 def _listen(channel: str, end: Any) -> None:

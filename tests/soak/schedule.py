@@ -45,7 +45,7 @@ class Planner:
     """
 
     def __init__(self, seed: int, size: int) -> None:
-        self._dice = Random(seed)
+        self._dice = Random(seed)  # noqa: S311 - a schedule, no secret
         self._documents = [first_document(node) for node in range(size)]
         self._minority = (size - 1) // 2
         self._gone: set[int] = set()
@@ -239,8 +239,8 @@ def _drain_backend(plan: Planner, at: float) -> list[Step]:
     nodes = plan.take(1, rounds=2)
     if not nodes:
         return []
-    vip = plan.vip_of(*nodes)
-    port = plan.port_of(*nodes, vip)
+    vip = plan.vip_of(nodes[0])
+    port = plan.port_of(nodes[0], vip)
     plan.later(1, Step(plan.seconds(0, 4), Kind.UNDRAIN_BACKEND, nodes, vip=vip, port=port))
     return [Step(at, Kind.DRAIN_BACKEND, nodes, vip=vip, port=port)]
 
@@ -249,8 +249,8 @@ def _weight(plan: Planner, at: float) -> list[Step]:
     nodes = plan.take(1, rounds=2)
     if not nodes:
         return []
-    vip = plan.vip_of(*nodes)
-    port = plan.port_of(*nodes, vip)
+    vip = plan.vip_of(nodes[0])
+    port = plan.port_of(nodes[0], vip)
     plan.later(1, Step(plan.seconds(0, 4), Kind.CLEAR_WEIGHT, nodes, vip=vip, port=port))
     weights = [plan.some(0, 100) for _ in range(plan.some(1, 3))]
     return [Step(at + 0.2 * turn, Kind.WEIGHT, nodes, vip=vip, port=port, weight=one) for turn, one in enumerate(weights)]
@@ -260,20 +260,23 @@ def _broken_source(plan: Planner, at: float) -> list[Step]:
     nodes = plan.take(1)
     if not nodes:
         return []
-    return [Step(at, Kind.BREAK_SOURCE, nodes), plan.say(at + plan.seconds(1, 7), *nodes, plan.edited(*nodes))]
+    return [Step(at, Kind.BREAK_SOURCE, nodes), plan.say(at + plan.seconds(1, 7), nodes[0], plan.edited(nodes[0]))]
 
 
 def _empty_source(plan: Planner, at: float) -> list[Step]:
     nodes = plan.take(1)
     if not nodes:
         return []
-    return [plan.say(at, *nodes, {}, for_good=False), plan.say(at + plan.seconds(0.1, 4), *nodes, plan.document(*nodes))]
+    return [plan.say(at, nodes[0], {}, for_good=False), plan.say(at + plan.seconds(0.1, 4), nodes[0], plan.document(nodes[0]))]
 
 
 def _edits(plan: Planner, at: float) -> list[Step]:
     nodes = plan.take(1)
     pause = plan.seconds(0.01, 0.3)
-    return [plan.say(round(at + turn * pause, 2), *nodes, plan.edited(*nodes)) for turn in range(plan.some(8, 24) if nodes else 0)]
+    return [
+        plan.say(round(at + turn * pause, 2), nodes[0], plan.edited(nodes[0]))
+        for turn in range(plan.some(8, 24) if nodes else 0)
+    ]
 
 
 def _vips(plan: Planner, at: float) -> list[Step]:

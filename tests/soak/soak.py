@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +32,17 @@ from tests.soak.world import World, difference
 
 __all__ = ["Options", "Soak"]
 
-CONVERGENCE_SECONDS: Final = 30.0
+CONVERGENCE_SECONDS: Final = 45.0
 """An audit (5 s), a drain (2 s) and detection take ten; the rest is for a busy machine, and for a retry after a full disk."""
 DETECTION_SECONDS: Final = 5.0
-API_SECONDS: Final = 5.0
+API_SECONDS: Final = 10.0
 REST_SECONDS: Final = 3.0
 REST_EVERY_ROUNDS: Final = 3
 START_SECONDS: Final = 180.0
-REQUESTS_PER_SECOND: Final = 20.0
+REQUESTS_PER_SECOND: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 _MEMORY_SECONDS: Final = 10.0
+_LATE_SECONDS: Final = 8.0
 _FULL_DISK_SECONDS: Final = 60.0
 """For so long after there is room again a daemon may still speak of a full disk: it tries again with back-off."""
 _OF_THE_KERNEL: Final = frozenset({"bpfilter_umh"})
@@ -86,6 +86,7 @@ class Soak:
         self._read = [0] * options.nodes
         self._disturbed_at = 0.0
         self._memory_at = 0.0
+        self._said_late_at = 0.0
 
     def run(self) -> None:
         """All of it; what is wrong is in `findings` afterwards."""
@@ -119,10 +120,9 @@ class Soak:
         with ExitStack() as stack:
             self._client = stack.enter_context(closing(self._stage.client(REQUESTS_PER_SECOND)))
             self._watch = stack.enter_context(closing(ApiWatch(self._stage.cluster, self.api, self._life_of)))
-            for steps in planner.rounds():
-                if not self._may_go_on() or _now() > end:
-                    break
-                self._round(steps)
+            rounds = planner.rounds()
+            while self._may_go_on() and _now() < end:
+                self._round(next(rounds))
             if self._may_go_on():
                 self.say(f"{self._clock()}  all that is still to be taken back")
                 self._round(planner.last())
@@ -138,12 +138,14 @@ class Soak:
             self._world.nodes[node].document = first_document(node)
         self._world.apply(Step(0, Kind.JOIN, tuple(nodes)), _now())
         self._stage.cluster.start(nodes)
-        self._stage.cluster.wait_until(lambda: not any(self._differences().values()), "all nodes have all backends", START_SECONDS)
+        self._stage.cluster.wait_until(
+            lambda: not any(self._differences().values()), "all nodes have all backends", START_SECONDS
+        )
         self.say(f"{self._clock()}  {len(nodes)} daemons, and every kernel has every backend")
 
     def _round(self, steps: list[Step]) -> None:
         self.rounds += 1
-        began = _now()
+        began = self._disturbed_at = _now()
         for step in steps:
             while (left := began + step.at - _now()) > 0 and self._may_go_on():
                 time.sleep(min(left, _LOOK_SECONDS))
@@ -175,8 +177,10 @@ class Soak:
         over = False
         while not over and self._may_go_on():
             self._look()
-            over, found = self.convergence.look(_now() - self._disturbed_at, self._differences())
+            differences = self._differences()
+            over, found = self.convergence.look(_now() - self._disturbed_at, differences)
             self._find(found)
+            self._say_what_is_late(differences)
             if found:
                 self.stop.set()  # nothing that follows would tell more
             if not over:
@@ -204,10 +208,19 @@ class Soak:
         end = _now() + CONVERGENCE_SECONDS
         for node in self._world.connected:
             while wrong := self._wrong_on_host(node):
+                self._say_what_is_late({node: wrong})
                 if _now() > end:
                     self._find([Finding("convergence", node, wrong)])
                     break
                 time.sleep(_LOOK_SECONDS)
+
+    def _say_what_is_late(self, differences: Mapping[int, str]) -> None:
+        """Now and then, for who watches."""
+        if _now() - max(self._disturbed_at, self._said_late_at) > _LATE_SECONDS:
+            self._said_late_at = _now()
+            wrong = {node: text for node, text in differences.items() if text}
+            for node, text in list(wrong.items())[:1]:
+                self.say(f"{self._clock()}  {len(wrong)} kernels are not as they should be; n{node}: {text:.300}")
 
     def _wrong_on_host(self, node: int) -> str:
         expected = self._world.expected(_now(), node)
@@ -334,7 +347,7 @@ def _memory_of(pid: int) -> tuple[int, int]:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Private_"):
             kib += int(line.split()[1])
-    return kib, len(os.listdir(f"/proc/{pid}/fd"))
+    return kib, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _what_is_there() -> dict[str, set[str]]:

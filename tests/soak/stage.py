@@ -117,7 +117,7 @@ class Stage:
         for node in step.nodes:
             self._do(step, node)
 
-    def _do(self, step: Step, node: int) -> None:
+    def _do(self, step: Step, node: int) -> None:  # noqa: C901, PLR0912 - a table
         cluster = self.cluster
         match step.kind:
             case Kind.LEAVE:
@@ -154,7 +154,14 @@ class Stage:
                 _fill(self.state_directory(node) / _FILLER)
             case Kind.FREE_DISK:
                 (self.state_directory(node) / _FILLER).unlink()
-            case Kind.DRAIN_NODE | Kind.UNDRAIN_NODE | Kind.DRAIN_BACKEND | Kind.UNDRAIN_BACKEND | Kind.WEIGHT | Kind.CLEAR_WEIGHT:
+            case (
+                Kind.DRAIN_NODE
+                | Kind.UNDRAIN_NODE
+                | Kind.DRAIN_BACKEND
+                | Kind.UNDRAIN_BACKEND
+                | Kind.WEIGHT
+                | Kind.CLEAR_WEIGHT
+            ):
                 self._mark(step, node)
             case _:
                 assert self.kernels is not None
@@ -221,7 +228,9 @@ class Stage:
         assert self._backends.stdout is not None
         for node in range(self.size):
             at = ", ".join(f'["{self.cluster.address(node)}", {port}]' for port in PORTS)
-            self._backends.stdin.write(f'{{"listen": "n{node}", "netns": "{self.cluster.netns(node)}", "at": [{at}]}}\n'.encode())
+            self._backends.stdin.write(
+                f'{{"listen": "n{node}", "netns": "{self.cluster.netns(node)}", "at": [{at}]}}\n'.encode()
+            )
         self._backends.stdin.flush()
         for _ in range(self.size):
             self._backends.stdout.readline()

@@ -19,7 +19,9 @@ class Kind(StrEnum):
     JOIN = "join"  # its daemon is started
     PANIC = "panic"  # the link goes, then the process
     REVIVE = "revive"
-    LOSE_STATE = "lose state"  # of a node that has panicked: an empty state directory and an empty kernel, as after a new installation
+    LOSE_STATE = (
+        "lose state"  # of a node that has panicked: an empty state directory and an empty kernel, as after a new installation
+    )
     KILL = "kill"  # kill -9, and started again at once
     CUT = "cut"  # the link alone
     MEND = "mend"

@@ -28,7 +28,10 @@ def test_a_finding_says_whose_it_is() -> None:
 def test_convergence() -> None:
     checker = Convergence(10)
     assert checker.look(10, {0: "", 1: "no row"}) == (False, [])
-    assert checker.look(11, {0: "", 1: "no row"}) == (True, [Finding("convergence", 1, "after 11.0 s, and 10 s are allowed: no row")])
+    assert checker.look(11, {0: "", 1: "no row"}) == (
+        True,
+        [Finding("convergence", 1, "after 11.0 s, and 10 s are allowed: no row")],
+    )
     assert checker.worst_seconds == 0
     assert checker.look(3, {0: ""}) == (True, [])
     assert checker.worst_seconds == 3
@@ -86,7 +89,9 @@ def test_logs_let_pass_what_has_a_cause_and_count() -> None:
     assert (checker.writes[2], checker.events["sync"], sum(checker.warnings.values())) == (1, 1, 1)
 
 
-def lived(kib_per_minute: float, seconds: float = WARM_UP_SECONDS + LEAST_SECONDS, first: float = 20_000, files: int = 30) -> Memory:
+def lived(
+    kib_per_minute: float, seconds: float = WARM_UP_SECONDS + LEAST_SECONDS, first: float = 20_000, files: int = 30
+) -> Memory:
     memory = Memory()
     for at in range(0, int(seconds) + 11, 10):
         warming = 5_000 * min(1.0, at / WARM_UP_SECONDS)  # which is not held against it
@@ -129,7 +134,9 @@ def test_api() -> None:
 def test_state_files() -> None:
     checker = StateFiles()
     assert checker.look(1, {"ledger.json": 900, "store.db": 40_000, "store.db-wal": 4 << 20, "members": 100}) == []
-    assert [finding.text for finding in checker.look(1, {"ledger.json": 1 << 20})] == ["ledger.json has 1048576 bytes; 65536 are allowed"]
+    assert [finding.text for finding in checker.look(1, {"ledger.json": 1 << 20})] == [
+        "ledger.json has 1048576 bytes; 65536 are allowed"
+    ]
     assert len(checker.look(1, {"members": 1 << 20})) == 1
     assert len(checker.look(1, {f"draft-{number}": 1 for number in range(MOST_FILES + 1)})) == 1
     assert checker.largest["ledger.json"] == 1 << 20
@@ -138,4 +145,6 @@ def test_state_files() -> None:
 def test_leftovers() -> None:
     before = {"processes": {"1 init"}, "namespaces": set[str]()}
     assert nothing_left(before, before) == []
-    assert nothing_left(before, {**before, "namespaces": {"minuteman-1"}}) == [Finding("leftovers", None, "namespaces: minuteman-1")]
+    assert nothing_left(before, {**before, "namespaces": {"minuteman-1"}}) == [
+        Finding("leftovers", None, "namespaces: minuteman-1")
+    ]

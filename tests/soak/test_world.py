@@ -83,9 +83,7 @@ def test_a_lost_state_takes_the_kernel_with_it() -> None:
     assert made.expected(2, 1) == {VIP: one(n0=1, n1=3)}
 
 
-@pytest.mark.parametrize(
-    ("kind", "back"), [(Kind.CUT, Kind.MEND), (Kind.FREEZE, Kind.THAW), (Kind.FILL_DISK, Kind.FREE_DISK)]
-)
+@pytest.mark.parametrize(("kind", "back"), [(Kind.CUT, Kind.MEND), (Kind.FREEZE, Kind.THAW), (Kind.FILL_DISK, Kind.FREE_DISK)])
 def test_a_disturbed_node_says_on_but_its_own_kernel_is_not_looked_at(kind: Kind, back: Kind) -> None:
     made = world({VIP: {8000: 1}}, {VIP: {8000: 3}})
     made.apply(Step(0, kind, (1,)), 0)

@@ -36,7 +36,9 @@ class Held(NamedTuple):
     rows: frozenset[tuple[str, int]]
 
     def __str__(self) -> str:
-        return f"{self.scheduler} " + (" ".join(f"{backend}={weight}" for backend, weight in sorted(self.rows)) or "without backends")
+        return f"{self.scheduler} " + (
+            " ".join(f"{backend}={weight}" for backend, weight in sorted(self.rows)) or "without backends"
+        )
 
 
 FOREIGN: Final = Held("rr", frozenset({("10.99.0.1:9", 7)}))
@@ -125,7 +127,7 @@ class World:
         for number in step.nodes:
             self._apply(step, number, self.nodes[number], now)
 
-    def _apply(self, step: Step, number: int, node: Node, now: float) -> None:
+    def _apply(self, step: Step, number: int, node: Node, now: float) -> None:  # noqa: C901, PLR0912 - a table
         backend = step.vip, number, step.port
         match step.kind:
             case Kind.LEAVE | Kind.PANIC:

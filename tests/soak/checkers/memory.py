@@ -69,14 +69,18 @@ class Memory:
         for life in self.lives.values():
             slope = life.slope_kib_per_minute
             if slope is not None and slope > MOST_KIB_PER_MINUTE:
-                text = f"{slope:.1f} KiB a minute over {life.lasted_seconds / 60:.0f} minutes; {MOST_KIB_PER_MINUTE:g} are allowed"
+                text = (
+                    f"{slope:.1f} KiB a minute over {life.lasted_seconds / 60:.0f} minutes; {MOST_KIB_PER_MINUTE:g} are allowed"
+                )
                 found.append(Finding("memory", life.node, text))
             if max(life.private_kib) > MOST_KIB:
                 text = f"{max(life.private_kib)} KiB of its own; {MOST_KIB} are allowed"
                 found.append(Finding("memory", life.node, text))
             usual = median(life.descriptors)
             if life.descriptors[-1] > usual + MOST_MORE_DESCRIPTORS:
-                found.append(Finding("memory", life.node, f"{life.descriptors[-1]} descriptors in the end, {usual:g} as a rule"))
+                found.append(
+                    Finding("memory", life.node, f"{life.descriptors[-1]} descriptors in the end, {usual:g} as a rule")
+                )
         return found
 
 
