@@ -1,0 +1,90 @@
+"""No daemon's memory grows beyond its first minutes, and no daemon collects file descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import Final
+
+from tests.soak.checkers import Finding
+
+WARM_UP_SECONDS: Final = 240.0
+LEAST_SECONDS: Final = 360.0
+"""So long a daemon has to have been observed after it was warm, or a line through its memory says nothing."""
+MOST_KIB_PER_MINUTE: Final = 40.0
+MOST_KIB: Final = 120 * 1024
+MOST_MORE_DESCRIPTORS: Final = 12
+"""Beyond the median of its life: of clients, of sockets of bulk transfers, of files that are being written."""
+
+
+@dataclass(slots=True)
+class Life:
+    """Of one process."""
+
+    node: int
+    seconds: list[float] = field(default_factory=list)
+    private_kib: list[int] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def lasted_seconds(self) -> float:
+        """From the first look to the last."""
+        return self.seconds[-1] - self.seconds[0]
+
+    @property
+    def slope_kib_per_minute(self) -> float | None:
+        """Of a line through what was seen once it was warm; None when that is too little."""
+        warm = [index for index, at in enumerate(self.seconds) if at - self.seconds[0] >= WARM_UP_SECONDS]
+        if not warm or self.seconds[warm[-1]] - self.seconds[warm[0]] < LEAST_SECONDS:
+            return None
+        return 60.0 * _slope([self.seconds[index] for index in warm], [self.private_kib[index] for index in warm])
+
+
+class Memory:
+    """Of all daemons, life by life."""
+
+    def __init__(self) -> None:
+        self.lives: dict[int, Life] = {}
+
+    def add(self, node: int, pid: int, now: float, private_kib: int, descriptors: int) -> None:
+        """What a daemon has now, private to it alone."""
+        life = self.lives.setdefault(pid, Life(node))
+        life.seconds.append(now)
+        life.private_kib.append(private_kib)
+        life.descriptors.append(descriptors)
+
+    @property
+    def longest(self) -> list[Life]:
+        """The longest life of each node."""
+        best: dict[int, Life] = {}
+        for life in self.lives.values():
+            if life.node not in best or life.lasted_seconds > best[life.node].lasted_seconds:
+                best[life.node] = life
+        return [best[node] for node in sorted(best)]
+
+    def findings(self) -> list[Finding]:
+        """What grew too much."""
+        found = []
+        for life in self.lives.values():
+            slope = life.slope_kib_per_minute
+            if slope is not None and slope > MOST_KIB_PER_MINUTE:
+                text = (
+                    f"{slope:.1f} KiB a minute over {life.lasted_seconds / 60:.0f} minutes; {MOST_KIB_PER_MINUTE:g} are allowed"
+                )
+                found.append(Finding("memory", life.node, text))
+            if max(life.private_kib) > MOST_KIB:
+                text = f"{max(life.private_kib)} KiB of its own; {MOST_KIB} are allowed"
+                found.append(Finding("memory", life.node, text))
+            usual = median(life.descriptors)
+            if life.descriptors[-1] > usual + MOST_MORE_DESCRIPTORS:
+                found.append(
+                    Finding("memory", life.node, f"{life.descriptors[-1]} descriptors in the end, {usual:g} as a rule")
+                )
+        return found
+
+
+def _slope(xs: Iterable[float], ys: Iterable[float]) -> float:
+    xs, ys = list(xs), list(ys)
+    x_mean, y_mean = fmean(xs), fmean(ys)
+    return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / sum((x - x_mean) ** 2 for x in xs)
