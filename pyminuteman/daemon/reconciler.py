@@ -144,6 +144,7 @@ class Reconciler:
         tell: Where events are told: kind, text, data.
         host: What of the host goes with it; None: nothing.
         synced: Called when the kernel is as that state desires: names may be published.
+        limiter: Whose threads it blocks; None: trio's own.
         clock: Seconds of the epoch.
         dice: For the jitter.
     """
@@ -158,6 +159,7 @@ class Reconciler:
         tell: Callable[[str, str, Mapping[str, Any]], object],
         host: HostChanges | None = None,
         synced: Callable[[DesiredState], object] | None = None,
+        limiter: trio.CapacityLimiter | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 - shown to people
         dice: Random | None = None,
     ) -> None:
@@ -170,6 +172,7 @@ class Reconciler:
         self._tell = tell
         self._host = host
         self._synced = synced
+        self._limiter = limiter
         self._clock = clock
         self._dice = Random() if dice is None else dice  # noqa: S311 - jitter, no secret
         self._open_table = open_table
@@ -233,6 +236,10 @@ class Reconciler:
         self._wake.set()
         return True
 
+    def let_go(self) -> None:
+        """Its namespace is no longer to be served: at the end leave the table as it is, whatever ``on_exit`` says."""
+        self._options = replace(self._options, on_exit="keep")
+
     async def statistics(self) -> Mapping[ServiceKey, ServiceStatistics]:
         """What the kernel counts, a second old at most. Empty when it cannot be had."""
         async with self._asking:
@@ -260,7 +267,7 @@ class Reconciler:
             IPVSError: The table cannot be had at all.
         """
         drain = DrainPolicy(timeout_of=lambda key: self._drains.get(key, self._options.drain_seconds))
-        table = await trio.to_thread.run_sync(self._open_table, self._scope, drain)
+        table = await trio.to_thread.run_sync(self._open_table, self._scope, drain, limiter=self._limiter)
         try:
             if self._ledger.problem:
                 self._say("ledger", "sync_failed", self._ledger.problem)
@@ -300,7 +307,7 @@ class Reconciler:
             drain = resolution.vip.settings.drain_seconds or self._options.drain_seconds
             self._drains.update((service.key, drain) for service, _ in resolution.services)
         try:
-            done = await trio.to_thread.run_sync(self._carry_out, table, state, is_due)
+            done = await trio.to_thread.run_sync(self._carry_out, table, state, is_due, limiter=self._limiter)
         except IPVSError as error:
             return self._failed(error)
         if isinstance(done, Shrinkage):
@@ -506,7 +513,7 @@ class Reconciler:
         end = trio.current_time() + _EXIT_SECONDS / 2
         while True:
             try:
-                done = await trio.to_thread.run_sync(self._empty, table)
+                done = await trio.to_thread.run_sync(self._empty, table, limiter=self._limiter)
             except IPVSError as error:
                 _log.warning("what is ours could not be removed: %s", error)
                 return
