@@ -31,6 +31,7 @@ DIRECTORY: Final = ""
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _OWN: Final = "/proc/self/ns/net"
+_THREADS: Final = "/proc/thread-self/ns/net"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
 _PATH_MAX: Final = 4096  # linux/limits.h
 _LISTED_MAX: Final = 10_000
@@ -102,7 +103,7 @@ def look(directory: Path, known: Mapping[str, int], most: int) -> Look:
             found.problems[_shown(name)] = str(error)
         except HostSetupError as error:
             refused.append(name)
-            found.problems[DIRECTORY] = f"{_some(refused)}: {error}"
+            found.problems[DIRECTORY] = f"{_some(refused)}: {error.reason}; {error.hint}"
         else:
             found.entries[name], seen[identity] = entry, name
     if surplus:
@@ -185,16 +186,19 @@ def _opened(path: str, identity: int) -> Entry:
         descriptor = os.open(path, _OPEN)
     except OSError as error:
         raise _UnusableError(f"{path}: {error.strerror}") from None
+
+    def enter() -> int:
+        """Whoever opens it by the path holds the mount, too; from inside nothing is held but the namespace."""
+        enter_open(descriptor, path)
+        return os.open(_THREADS, _OPEN)
+
     try:
         if os.fstat(descriptor).st_ino != identity:
             raise _UnusableError(f"{path} is being replaced")
         if fcntl.ioctl(descriptor, _NS_GET_NSTYPE) != _CLONE_NEWNET:
             raise _UnusableError(f"{path} is a namespace, and none of the network")
-        in_own_thread(lambda: enter_open(descriptor, path))
+        return Entry(identity, in_own_thread(enter))
     except OSError as error:
-        os.close(descriptor)
         raise _UnusableError(f"{path} is no network namespace: {error.strerror}") from None
-    except BaseException:
+    finally:
         os.close(descriptor)
-        raise
-    return Entry(identity, descriptor)
