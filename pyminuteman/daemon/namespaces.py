@@ -22,20 +22,18 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from pyminuteman.daemon.namespace_entries import DIRECTORY, Entry, Look, look
 from pyminuteman.daemon.reconciler import Reconciler
 from pyminuteman.errors import MinutemanError
 from pyminuteman.host.errors import HostSetupError
 from pyminuteman.host.findings import Severity
+from pyminuteman.host.namespace_directory import DIRECTORY, NAMESPACES_MAX, Entry, Look, look
 from pyminuteman.host.setup import HostSetup, StepStatus
 from pyminuteman.sources.backoff import Backoff
 from pyminuteman.sources.base import SourceError
 from pyminuteman.sources.inotify import DirectoryWatch
 
-__all__ = ["NAMESPACES_MAX", "Namespaces", "Place", "Serving"]
+__all__ = ["Namespaces", "Place", "Serving"]
 
-NAMESPACES_MAX: Final = 256
-"""Each takes about five file descriptors, and the memory of its table."""
 _LOOK_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 1.0
 """Until the second look at what is wrong: a file is written by then, a namespace mounted."""

@@ -240,6 +240,8 @@ class Node:
     def admit(self, reconciler: Reconciler) -> None:
         """Have another namespace's reconciler want what is desired, now (if that is known) and from now on. It is run by whoever has it."""
         self.reconcilers[reconciler.name] = reconciler
+        for own in self._own_reconcilers:
+            reconciler.set_options(own.options)  # as they are since the last reload
         if self._has_looked:
             reconciler.want(self.state)
 

@@ -173,6 +173,7 @@ class Reconciler:
         self._host = host
         self._synced = synced
         self._limiter = limiter
+        self._is_let_go = False
         self._clock = clock
         self._dice = Random() if dice is None else dice  # noqa: S311 - jitter, no secret
         self._open_table = open_table
@@ -222,6 +223,11 @@ class Reconciler:
             self._audit_at = -math.inf
         self._wake.set()
 
+    @property
+    def options(self) -> ReconcilerOptions:
+        """How the table is kept, from the next look on at the latest."""
+        return self._next_options
+
     def set_options(self, options: ReconcilerOptions) -> None:
         """Keep the table like this from the next look on, which is now. A look that is under way ends as it began."""
         self._next_options = options
@@ -238,7 +244,7 @@ class Reconciler:
 
     def let_go(self) -> None:
         """Its namespace is no longer to be served: at the end leave the table as it is, whatever ``on_exit`` says."""
-        self._options = replace(self._options, on_exit="keep")
+        self._is_let_go = True
 
     async def statistics(self) -> Mapping[ServiceKey, ServiceStatistics]:
         """What the kernel counts, a second old at most. Empty when it cannot be had."""
@@ -506,7 +512,7 @@ class Reconciler:
 
     async def _finish(self, table: IPVSTable) -> None:
         self._take_options()
-        if self._options.on_exit == "keep" or self._wanted is None:
+        if self._options.on_exit == "keep" or self._is_let_go or self._wanted is None:
             return
         if self._options.on_exit == "flush":
             self._drains = {}

@@ -14,9 +14,10 @@ import pytest
 import trio
 
 from pyminuteman.daemon.ledger import Ledger
-from pyminuteman.daemon.namespace_entries import DIRECTORY, Look, look
 from pyminuteman.daemon.namespaces import Namespaces, Place, Serving
 from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.host.findings import Severity
+from pyminuteman.host.namespace_directory import DIRECTORY, Look, check_namespaces, look
 from pyminuteman.ipvs import DrainPolicy, IPVSTable, IPVSUnavailableError, Scope
 from pyminuteman.vips.desired import DesiredState
 from tests.daemon.test_reconciler import MANAGED, WEB, Kernel, state, until, vip
@@ -139,6 +140,25 @@ def test_a_directory_that_anybody_may_write_to_is_not_believed(directory: Path, 
     assert found.entries == {}
     assert "anybody may write there" in found.problems[DIRECTORY]
     assert "cannot be read: No such file" in seen(directory / "none").problems[DIRECTORY]
+
+
+def test_doctor_says_which_are_served_and_why_others_are_not(directory: Path, blue: Inside) -> None:
+    (directory / "blue").write_text(blue.path)
+    (directory / "old").write_text("/no/such")
+    before = descriptors()
+    served, old = check_namespaces(directory)
+    assert descriptors() == before
+    assert (served.ok, served.what) == (True, f"1 network namespaces of {directory} can be served")
+    assert (old.id, old.severity, old.what) == (
+        "namespaces.entry",
+        Severity.WARNING,
+        f"{directory}/old: /no/such: No such file or directory",
+    )
+    directory.chmod(0o777)
+    assert [(one.id, one.severity) for one in check_namespaces(directory)] == [
+        ("namespaces.served", Severity.INFO),
+        ("namespaces.directory", Severity.ERROR),
+    ]
 
 
 # The keeper

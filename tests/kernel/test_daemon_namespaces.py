@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shlex
 import signal
 import socket
 import subprocess
@@ -302,7 +301,7 @@ def test_without_the_right_it_says_what_to_do_and_serves_the_host(
     assert "minuteman.service.d/namespaces.conf" in text
     assert blue.rows() == set()
     found = subprocess.run(
-        [sys.executable, "-m", "pyminuteman", *shlex.split("doctor --insecure --namespaces"), daemon.entries],
+        [sys.executable, "-m", "pyminuteman", "doctor", "--config", daemon.directory / "config.toml"],
         capture_output=True,
         text=True,
         check=False,

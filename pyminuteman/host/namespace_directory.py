@@ -13,7 +13,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,12 +22,15 @@ from typing import Final
 from pyminuteman.capabilities import in_own_thread
 from pyminuteman.errors import MinutemanError
 from pyminuteman.host.errors import HostSetupError
+from pyminuteman.host.findings import Finding, Severity
 from pyminuteman.host.namespaces import enter_open
 
-__all__ = ["DIRECTORY", "Entry", "Look", "look"]
+__all__ = ["DIRECTORY", "NAMESPACES_MAX", "Entry", "Look", "check_namespaces", "look"]
 
 DIRECTORY: Final = ""
 """Under this name is a problem that is none of a single entry."""
+NAMESPACES_MAX: Final = 256
+"""How many are served: each takes about five file descriptors, and the memory of its table."""
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _OWN: Final = "/proc/self/ns/net"
@@ -36,6 +39,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
 _PATH_MAX: Final = 4096  # linux/limits.h
 _LISTED_MAX: Final = 10_000
 _SHOWN: Final = 3
+_WHY: Final = "containers whose network namespace does not get the table reach VIPs by way of the host, or not at all"
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -70,7 +74,7 @@ class Look:
     """What keeps an entry from being served; under :data:`DIRECTORY` what is wrong with all, or with too many."""
 
 
-def look(directory: Path, known: Mapping[str, int], most: int) -> Look:
+def look(directory: Path, known: Mapping[str, int], most: int = NAMESPACES_MAX) -> Look:
     """See what is in the directory.
 
     Args:
@@ -109,6 +113,21 @@ def look(directory: Path, known: Mapping[str, int], most: int) -> Look:
     if surplus:
         found.problems[DIRECTORY] = f"{directory}: at most {most} namespaces are served: {_some(surplus)} left out"
     return found
+
+
+def check_namespaces(directory: Path) -> Iterable[Finding]:
+    """What would be served of it, and what would not."""
+    found = look(directory, {})
+    for entry in found.entries.values():
+        if entry.descriptor is not None:
+            os.close(entry.descriptor)
+    what = f"{len(found.entries)} network namespaces of {directory} can be served"
+    yield Finding("namespaces.served", Severity.INFO if DIRECTORY in found.problems else Severity.OK, what, _WHY)
+    for name, text in sorted(found.problems.items()):
+        if name == DIRECTORY:
+            yield Finding("namespaces.directory", Severity.ERROR, text, _WHY)
+        else:
+            yield Finding("namespaces.entry", Severity.WARNING, f"{directory / name}: {text}", _WHY)
 
 
 def _listed(directory: Path) -> tuple[list[str], os.stat_result]:
