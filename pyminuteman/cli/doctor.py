@@ -139,7 +139,7 @@ def _configuration(options: dict[str, Any]) -> tuple[Path | None, DaemonConfig |
 
 def _merged(options: dict[str, Any], config: DaemonConfig | None) -> dict[str, Any]:
     """What was said on the command line, above what the configuration says, above what is usual."""
-    merged = {"api_tcp": None, "dns_bind": None, "namespaces": False} | options
+    merged = {"api_tcp": None, "dns_bind": None, "namespaces": None} | options
     if config is not None:
         context = click.get_current_context()
         given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}

@@ -50,7 +50,7 @@ def options_of(config: DaemonConfig) -> dict[str, Any]:
         "api_socket": config.api.socket,
         "api_tcp": config.api.tcp,
         "dns_bind": config.names.dns_bind,
-        "namespaces": config.namespaces.directory is not None,
+        "namespaces": config.namespaces.directory,
     }
 
 

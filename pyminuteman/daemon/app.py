@@ -69,6 +69,7 @@ async def run(config: DaemonConfig, load: Callable[[], DaemonConfig], plain: Cal
                     events=events,
                     own_addresses=own,
                     host_status=setup.status if setup is not None else tuple,
+                    namespaces=make.namespaces(config, events.tell),
                 )
             )
             reloading = Reloading(config=config, load=load, node=node, set_policy=view.set_policy)

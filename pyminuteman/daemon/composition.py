@@ -8,14 +8,18 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import trio
 
 from pyminuteman.daemon.api.options import ApiOptions
 from pyminuteman.daemon.config import DaemonConfig, SourceConfig
 from pyminuteman.daemon.entries import ClaimTable
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
+from pyminuteman.daemon.namespaces import Namespaces, Place, Serving
 from pyminuteman.daemon.observed import Buckets, OutcomesOf
 from pyminuteman.daemon.outcomes import OutcomesReading
 from pyminuteman.daemon.outlook import Outlook
@@ -25,7 +29,7 @@ from pyminuteman.errors import ConfigurationError
 from pyminuteman.health.backends import MakeCheck, parse_check
 from pyminuteman.health.hysteresis import CheckPolicy
 from pyminuteman.health.monitor import Target
-from pyminuteman.host.setup import HostSettings
+from pyminuteman.host.setup import HostSettings, HostSetup
 from pyminuteman.http_client import HttpOptions
 from pyminuteman.ipvs import DrainPolicy, IPVSTable, Scope, ServiceKey
 from pyminuteman.kv import GossipStore, Store, open_store
@@ -43,6 +47,7 @@ __all__ = [
     "api_options",
     "host_settings",
     "membership_of",
+    "namespaces",
     "outcomes_of",
     "outlook",
     "own_addresses",
@@ -62,6 +67,7 @@ _VOUCHING: Final = _WRITTEN | {"mesos", "marathon"}
 """Those, and kinds that have the addresses of tasks and hosts from records of their own, and not from what tasks say of themselves."""
 
 OpenTable = Callable[[Scope, DrainPolicy | None], IPVSTable]
+Tell = Callable[[str, str, Mapping[str, Any]], object]
 
 
 def membership_of(config: DaemonConfig) -> AbstractAsyncContextManager[Membership]:
@@ -235,29 +241,61 @@ def reconciler_options(config: DaemonConfig) -> ReconcilerOptions:
     )
 
 
+def namespaces(config: DaemonConfig, tell: Tell) -> Namespaces | None:
+    """What serves other namespaces than the host's own; None where none are asked for."""
+    if config.namespaces.directory is None:
+        return None
+    ledgers = config.node.state_directory / "namespaces"
+    return Namespaces(config.namespaces.directory, make=partial(_serving, config, tell), ledgers=ledgers, tell=tell)
+
+
+def _serving(config: DaemonConfig, tell: Tell, place: Place) -> Serving:
+    """What keeps that namespace.
+
+    No packet filter is touched in there: connections come from an address of the namespace itself, and it is the way of nobody else. What set-up
+    changes is not remembered on disk: it goes with the namespace.
+    """
+    host = config.host
+    own = host_settings(config)
+    inside = replace(
+        own, announce="none" if own.announce == "none" else "inside", masquerade="none", guard=False, portmap_bypass=False
+    )
+    setup = HostSetup(inside, netns=place.path) if host.setup else None
+
+    def open_table(scope: Scope, drain: DrainPolicy | None) -> IPVSTable:
+        return IPVSTable(scope=scope, drain=drain, netns=place.path)
+
+    kept = reconciler(
+        config, tell=tell, name=place.name, host=setup, open_table=open_table, ledger=place.ledger, limiter=place.limiter
+    )
+    return Serving(kept, setup)
+
+
 def reconciler(
     config: DaemonConfig,
     *,
-    tell: Callable[[str, str, Mapping[str, Any]], object],
+    tell: Tell,
     name: str = "",
     host: Any = None,
     synced: Callable[[DesiredState], object] | None = None,
     open_table: OpenTable | None = None,
+    ledger: Path | None = None,
+    limiter: trio.CapacityLimiter | None = None,
 ) -> Reconciler:
-    """What keeps the table of one namespace.
+    """What keeps the table of one namespace: the host's own, unless told otherwise.
 
     Raises:
         ConfigurationError: No network is managed.
     """
-    directory: Path = config.node.state_directory
     return Reconciler(
         name,
-        open_table=open_table or (lambda scope, drain: IPVSTable(scope=scope, drain=drain, netns=name or None)),
-        ledger=Ledger(directory / f"ledger{'-' if name else ''}{name.replace('/', '-')}.json"),
+        open_table=open_table or (lambda scope, drain: IPVSTable(scope=scope, drain=drain)),
+        ledger=Ledger(ledger or config.node.state_directory / "ledger.json"),
         options=reconciler_options(config),
         tell=tell,
         host=host,
         synced=synced,
+        limiter=limiter,
     )
 
 

@@ -261,7 +261,8 @@ class NamespacesConfig:
     """``[namespaces]``: network namespaces whose kernels get the table too."""
 
     directory: Path | None = None
-    """Every namespace that is mounted in it, such as ``/var/run/minuteman/netns``. None: the host's own only."""
+    """Every namespace that is mounted in it (``/run/netns``), or whose path a file in it holds (``/var/run/dcos/cni/l4lb``); 256 at most. Takes
+    CAP_SYS_ADMIN. None: the host's own only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

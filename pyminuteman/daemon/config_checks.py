@@ -269,6 +269,11 @@ def _about_what_is_idle(config: DaemonConfig) -> Iterator[Remark]:
         yield Remark("host.sysctls", "connections are masqueraded only where net.ipv4.vs.conntrack is 1: see to it yourself")
     elif host.announce == host.masquerade == "none" and not (host.guard or host.portmap_bypass or host.sysctls):
         yield Remark("host.setup", "nothing is left to set up; false says so")
+    if config.namespaces.directory is not None:
+        yield Remark(
+            "namespaces.directory",
+            "to enter them takes CAP_SYS_ADMIN: of a service, minuteman.service.d/namespaces.conf grants it",
+        )
     if config.ipvs.adopt == "everything":
         yield Remark("ipvs.adopt", "managed services that nobody wants are removed, whosesoever they are; for moving in only")
 

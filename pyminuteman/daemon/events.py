@@ -50,6 +50,7 @@ KINDS: Final = (
     "weight",
     "reload",
     "host",
+    "namespace",
 )
 """Every kind there is: whoever listens by kind needs the whole list."""
 

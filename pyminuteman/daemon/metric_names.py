@@ -45,6 +45,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minuteman_problems": Family(_GAUGE, "What /v1/status lists as problems, by kind.", ("kind",)),
     "minuteman_events_total": Family(_COUNTER, "Events of the log, by kind.", ("kind",)),
     # The kernel's table
+    "minuteman_namespaces": Family(
+        _GAUGE, "Network namespaces of containers that get the table: waiting, running, held or failing.", ("state",)
+    ),
     "minuteman_sync_duration_seconds": Family(
         _HISTOGRAM, "How long it took to bring the kernel up to what is desired.", ("namespace",)
     ),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pyminuteman.daemon.exposition import Exposition, labelled
 from pyminuteman.daemon.metric_names import API, FAMILIES, HEALTH, MEMBERSHIP, STORE, Source
 from pyminuteman.daemon.observed import Buckets, KernelObserved, Observation
 from pyminuteman.daemon.traffic_views import service_text, vips_by_service
-from pyminuteman.daemon.views import node_state, problems, status_view
+from pyminuteman.daemon.views import KERNEL_STATES, kernel_state, node_state, problems, status_view
 from pyminuteman.daemon.vip_views import vip_name
 from pyminuteman.ipvs import ServiceKey
 from pyminuteman.ipvs.service import Protocol
@@ -27,6 +27,8 @@ OPEN_METRICS: Final = "application/openmetrics-text"
 SYNC_BOUNDS: Final = tuple(0.001 * 2**k for k in range(15))
 """Upper bounds of the histograms of syncs, in seconds: 1 ms to 16.384 s, as kube-proxy has them."""
 _STATES: Final = ("waiting", "running", "held", "degraded")
+_ALL_OTHERS: Final = "*"
+"""What the label ``namespace`` has for all but the host's own, which is empty. No entry can have this name."""
 _OTHER: Final = "what the {} counts under this name"
 _COUNTED: Final = (
     ("connections", "connections"),
@@ -95,11 +97,30 @@ def _node(out: Exposition, seen: Observation) -> None:
     _write(out, "minuteman_events_total", _by("kind", dict(sorted(seen.event_counts.items()))))
 
 
-def _kernels(out: Exposition, kernels: tuple[KernelObserved, ...]) -> None:
-    spaces = [({"namespace": kernel.namespace}, kernel) for kernel in kernels]
+def _together(others: Sequence[KernelObserved]) -> KernelObserved:
+    """Namespaces of containers as one, for gauges: they come and go, and a row for each would stay in the memory of who collects them."""
+    return KernelObserved(
+        namespace=_ALL_OTHERS,
+        services=sum(kernel.services for kernel in others),
+        destinations=sum(kernel.destinations for kernel in others),
+        last_sync_at=min((kernel.last_sync_at for kernel in others if kernel.last_sync_at is not None), default=None),
+        last_queued_at=max((kernel.last_queued_at for kernel in others if kernel.last_queued_at is not None), default=None),
+        changes_pending=sum(kernel.changes_pending for kernel in others),
+        draining=sum(kernel.draining for kernel in others),
+        held="; ".join(kernel.held for kernel in others if kernel.held),
+        foreign=tuple(key for kernel in others for key in kernel.foreign),
+    )
 
-    def write(name: str, value: Callable[[KernelObserved], float | None]) -> None:
-        found = ((labelled(space), value(kernel)) for space, kernel in spaces)
+
+def _kernels(out: Exposition, kernels: tuple[KernelObserved, ...]) -> None:
+    others = [kernel for kernel in kernels if kernel.namespace]
+    spaces = [({"namespace": ""}, kernel) for kernel in kernels if not kernel.namespace]
+    gauges = [*spaces, *([({"namespace": _ALL_OTHERS}, _together(others))] if others else [])]
+    states = Counter(kernel_state(kernel) for kernel in others)
+    _write(out, "minuteman_namespaces", _by("state", {state: states[state] for state in KERNEL_STATES}))
+
+    def write(name: str, value: Callable[[KernelObserved], float | None], *, counter: bool = False) -> None:
+        found = ((labelled(space), value(kernel)) for space, kernel in (spaces if counter else gauges))
         _write(out, name, [(text, number) for text, number in found if number is not None])
 
     def histogram(name: str, value: Callable[[KernelObserved], Buckets | None]) -> None:
@@ -110,7 +131,7 @@ def _kernels(out: Exposition, kernels: tuple[KernelObserved, ...]) -> None:
     histogram("minuteman_programming_duration_seconds", lambda kernel: kernel.programming)
     write("minuteman_sync_last_timestamp_seconds", lambda kernel: kernel.last_sync_at)
     write("minuteman_sync_last_queued_timestamp_seconds", lambda kernel: kernel.last_queued_at)
-    write("minuteman_sync_total", lambda kernel: kernel.syncs_total)
+    write("minuteman_sync_total", lambda kernel: kernel.syncs_total, counter=True)
     write("minuteman_sync_changes_pending", lambda kernel: kernel.changes_pending)
     write("minuteman_sync_held_back", lambda kernel: int(bool(kernel.held)))
     write("minuteman_kernel_services", lambda kernel: kernel.services)

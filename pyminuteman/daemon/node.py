@@ -33,6 +33,7 @@ from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.faults import gather
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.marks import Marks
+from pyminuteman.daemon.namespaces import Namespaces
 from pyminuteman.daemon.observed import Faults
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import claims_of
@@ -103,6 +104,8 @@ class NodeParts:
     sources: Sources = field(default_factory=Sources)
     """Those to begin with: see :meth:`Node.set_sources`."""
     host_status: Callable[[], Sequence[_Step]] = field(default=tuple)
+    namespaces: Namespaces | None = None
+    """Those that get the table besides the host's own."""
     clock: Callable[[], float] = time.time  # noqa: TID251 - shown to people
 
 
@@ -127,6 +130,8 @@ class Node:
         self.voice = Voice(parts.store, parts.events.tell, (_CLAIMS, words.PREFIX))
         """What this node says to the others."""
         self._local: dict[str, bytes] = {}
+        self._own_reconcilers = tuple(parts.reconcilers.values())
+        self._has_looked = False
         self._owners: dict[str, set[NodeId]] = {}
         self._wake = trio.Event()
         self._woken_at: float | None = None
@@ -158,8 +163,9 @@ class Node:
 
     @property
     def host(self) -> Sequence[_Step]:
-        """The host's set-up."""
-        return self._parts.host_status()
+        """The host's set-up, and what is wrong with other namespaces."""
+        namespaces = self._parts.namespaces
+        return [*self._parts.host_status(), *(() if namespaces is None else namespaces.status())]
 
     # What operators want
 
@@ -229,6 +235,21 @@ class Node:
         except StoreError as error:
             raise NotNow(str(error)) from error
 
+    # Other namespaces
+
+    def admit(self, reconciler: Reconciler) -> None:
+        """Have another namespace's reconciler want what is desired, now (if that is known) and from now on. It is run by whoever has it."""
+        self.reconcilers[reconciler.name] = reconciler
+        for own in self._own_reconcilers:
+            reconciler.set_options(own.options)  # as they are since the last reload
+        if self._has_looked:
+            reconciler.want(self.state)
+
+    def dismiss(self, reconciler: Reconciler) -> None:
+        """It has ended."""
+        if self.reconcilers.get(reconciler.name) is reconciler:
+            del self.reconcilers[reconciler.name]
+
     # The work
 
     def wake(self) -> None:
@@ -248,8 +269,10 @@ class Node:
             self._feeding = nursery
             for feed in self.feeds:
                 nursery.start_soon(feed.run)
-            for reconciler in self.reconcilers.values():
+            for reconciler in self._own_reconcilers:
                 nursery.start_soon(reconciler.run)
+            if self._parts.namespaces is not None:
+                nursery.start_soon(self._parts.namespaces.run, self)
             nursery.start_soon(self._watch_health)
             with trio.move_on_after(_SETTLE_SECONDS):
                 await self.store.wait_ready()
@@ -408,7 +431,7 @@ class Node:
             self._wake = trio.Event()
             since, self._woken_at = self._woken_at, None
             self._look(since)
-            for reconciler in () if self.ready.is_set() else self.reconcilers.values():
+            for reconciler in () if self.ready.is_set() else self._own_reconcilers:
                 await reconciler.settled.wait()
             self.ready.set()
             await trio.lowlevel.checkpoint()
@@ -429,6 +452,7 @@ class Node:
             self.events.tell(kind, text, data)
         for reconciler in self.reconcilers.values():
             reconciler.want(state, since=since)
+        self._has_looked = True
 
 
 def _named(target: MarkTarget | WeightTarget) -> str:

@@ -144,6 +144,7 @@ class Reconciler:
         tell: Where events are told: kind, text, data.
         host: What of the host goes with it; None: nothing.
         synced: Called when the kernel is as that state desires: names may be published.
+        limiter: Whose threads it blocks; None: trio's own.
         clock: Seconds of the epoch.
         dice: For the jitter.
     """
@@ -158,6 +159,7 @@ class Reconciler:
         tell: Callable[[str, str, Mapping[str, Any]], object],
         host: HostChanges | None = None,
         synced: Callable[[DesiredState], object] | None = None,
+        limiter: trio.CapacityLimiter | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 - shown to people
         dice: Random | None = None,
     ) -> None:
@@ -170,6 +172,8 @@ class Reconciler:
         self._tell = tell
         self._host = host
         self._synced = synced
+        self._limiter = limiter
+        self._is_let_go = False
         self._clock = clock
         self._dice = Random() if dice is None else dice  # noqa: S311 - jitter, no secret
         self._open_table = open_table
@@ -219,6 +223,11 @@ class Reconciler:
             self._audit_at = -math.inf
         self._wake.set()
 
+    @property
+    def options(self) -> ReconcilerOptions:
+        """How the table is kept, from the next look on at the latest."""
+        return self._next_options
+
     def set_options(self, options: ReconcilerOptions) -> None:
         """Keep the table like this from the next look on, which is now. A look that is under way ends as it began."""
         self._next_options = options
@@ -232,6 +241,10 @@ class Reconciler:
         self._confirmed = held
         self._wake.set()
         return True
+
+    def let_go(self) -> None:
+        """Its namespace is no longer to be served: at the end leave the table as it is, whatever ``on_exit`` says."""
+        self._is_let_go = True
 
     async def statistics(self) -> Mapping[ServiceKey, ServiceStatistics]:
         """What the kernel counts, a second old at most. Empty when it cannot be had."""
@@ -260,7 +273,7 @@ class Reconciler:
             IPVSError: The table cannot be had at all.
         """
         drain = DrainPolicy(timeout_of=lambda key: self._drains.get(key, self._options.drain_seconds))
-        table = await trio.to_thread.run_sync(self._open_table, self._scope, drain)
+        table = await trio.to_thread.run_sync(self._open_table, self._scope, drain, limiter=self._limiter)
         try:
             if self._ledger.problem:
                 self._say("ledger", "sync_failed", self._ledger.problem)
@@ -300,7 +313,7 @@ class Reconciler:
             drain = resolution.vip.settings.drain_seconds or self._options.drain_seconds
             self._drains.update((service.key, drain) for service, _ in resolution.services)
         try:
-            done = await trio.to_thread.run_sync(self._carry_out, table, state, is_due)
+            done = await trio.to_thread.run_sync(self._carry_out, table, state, is_due, limiter=self._limiter)
         except IPVSError as error:
             return self._failed(error)
         if isinstance(done, Shrinkage):
@@ -499,14 +512,14 @@ class Reconciler:
 
     async def _finish(self, table: IPVSTable) -> None:
         self._take_options()
-        if self._options.on_exit == "keep" or self._wanted is None:
+        if self._options.on_exit == "keep" or self._is_let_go or self._wanted is None:
             return
         if self._options.on_exit == "flush":
             self._drains = {}
         end = trio.current_time() + _EXIT_SECONDS / 2
         while True:
             try:
-                done = await trio.to_thread.run_sync(self._empty, table)
+                done = await trio.to_thread.run_sync(self._empty, table, limiter=self._limiter)
             except IPVSError as error:
                 _log.warning("what is ours could not be removed: %s", error)
                 return

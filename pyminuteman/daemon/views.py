@@ -14,9 +14,11 @@ from pyminuteman.daemon.observed import FeedObserved, Happening, KernelObserved,
 from pyminuteman.membership import MemberStatus, Record
 
 __all__ = [
+    "KERNEL_STATES",
     "VERSION",
     "event_view",
     "events_view",
+    "kernel_state",
     "mark_view",
     "members_view",
     "missed_view",
@@ -119,11 +121,24 @@ def _kernel(kernel: KernelObserved) -> Plain:
     }
 
 
+KERNEL_STATES: Final = ("waiting", "running", "held", "failing")
+
+
+def kernel_state(kernel: KernelObserved) -> str:
+    """One of :data:`KERNEL_STATES`: ``held`` while a plan is held back, ``failing``, ``waiting`` until the first sync, else ``running``."""
+    if kernel.held:
+        return "held"
+    if kernel.error:
+        return "failing"
+    return "waiting" if kernel.last_sync_at is None else "running"
+
+
 def node_state(seen: Observation) -> str:
-    """``held`` while a plan is held back, ``degraded`` while something fails, ``waiting`` until the first sync, else ``running``."""
+    """``held`` while a plan is held back, ``degraded`` while something fails, ``waiting`` until the first sync of the host's own table, else ``running``."""
     if any(kernel.held for kernel in seen.kernels):
         return "held"
-    if not seen.kernels or any(kernel.last_sync_at is None and not kernel.error for kernel in seen.kernels):
+    own = [kernel for kernel in seen.kernels if not kernel.namespace]
+    if not seen.kernels or any(kernel_state(kernel) == "waiting" for kernel in own):
         return "waiting"
     return "degraded" if problems(seen) else "running"
 
@@ -131,12 +146,15 @@ def node_state(seen: Observation) -> str:
 def problems(seen: Observation) -> list[Plain]:
     """What an operator should look at, the worst first; each with a kind for programs and a text for people."""
     found: list[tuple[str, str]] = []
-    for kernel in seen.kernels:
+    troubled = [kernel for kernel in seen.kernels if kernel.held or kernel.error]
+    for kernel in troubled[:_KERNELS_MOST]:
         where = f"namespace {kernel.namespace}: " if kernel.namespace else ""
         if kernel.held:
             found.append(("held_back", f"{where}held back, for it would take away {kernel.held}"))
         if kernel.error:
             found.append(("sync_failed", f"{where}{kernel.error}"))
+    if (more := len(troubled) - _KERNELS_MOST) > 0:
+        found.append(("sync_failed", f"{more} more network namespaces have no good table, or hold a plan back"))
     found += [("failed_open", str(one)) for one in seen.desired.failed_open]
     if seen.store.problem:
         found.append(("store", seen.store.problem))
@@ -171,6 +189,8 @@ def _problems_of_saying(seen: Observation) -> list[tuple[str, str]]:
 
 _PROBLEMS_MOST: Final = 100
 _UNTOLD_MOST: Final = 100
+_KERNELS_MOST: Final = 10
+"""Of network namespaces: what is wrong with one of many containers is wrong with most, and is not to hide all else."""
 
 
 def _first_problem(feed: FeedObserved) -> str:

@@ -21,6 +21,7 @@ from pyminuteman.host.journal import Journal
 from pyminuteman.host.kernel_modules import check_schedulers
 from pyminuteman.host.limits import all_limits
 from pyminuteman.host.managers import check_managers
+from pyminuteman.host.namespace_directory import check_namespaces
 from pyminuteman.host.network_settings import check_bridge, check_connection_reuse, check_reverse_path, check_uplink_mtu
 from pyminuteman.host.reach import check_api_port, check_contact, check_dns_port, check_gossip_port
 from pyminuteman.host.rights import check_rights
@@ -53,7 +54,7 @@ class Patient:
         dns_bind: Where names are answered for.
         nodes: How many the cluster has; 0 when that is not known.
         routed: Whether any VIP is forwarded by route or tunnel.
-        namespaces: Whether other network namespaces are served.
+        namespaces: The directory of other network namespaces that are served; None for none.
         timeout_seconds: For each attempt to reach somebody.
     """
 
@@ -71,7 +72,7 @@ class Patient:
     dns_bind: Endpoint | None = None
     nodes: int = 0
     routed: bool = False
-    namespaces: bool = False
+    namespaces: Path | None = None
     timeout_seconds: float = 1.0
 
     def journal(self) -> Journal:
@@ -109,8 +110,8 @@ def _looks(patient: Patient) -> Iterable[tuple[str, Callable[[], Iterable[Findin
     netns = patient.netns
     uses_iptables = patient.host.masquerade == "iptables"
     ports = [one.port for one in (patient.bind, patient.api_tcp, patient.dns_bind) if one is not None]
-    namespaces = patient.namespaces or netns is not None
-    yield "rights", lambda: check_rights(iptables=uses_iptables, namespaces=namespaces, ports=ports)
+    enters = patient.namespaces is not None or netns is not None
+    yield "rights", lambda: check_rights(iptables=uses_iptables, namespaces=enters, ports=ports)
     yield "host", lambda: HostSetup(patient.host, netns=netns, journal=patient.journal()).check()
     yield "kernel.scheduler", lambda: check_schedulers(patient.schedulers, netns)
     yield "network.conn_reuse_mode", lambda: filter(None, [check_connection_reuse(netns)])
@@ -118,6 +119,9 @@ def _looks(patient: Patient) -> Iterable[tuple[str, Callable[[], Iterable[Findin
     yield "network.rp_filter", lambda: [check_reverse_path(routed=patient.routed, netns=netns)]
     yield "network.mtu", lambda: check_uplink_mtu(netns)
     yield "limits", lambda: all_limits(patient.nodes, netns)
+    if patient.namespaces is not None:
+        namespaces = patient.namespaces
+        yield "namespaces", lambda: check_namespaces(namespaces)
     yield "managers", check_managers
     if patient.state_directory is not None:
         directory = patient.state_directory

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from pyminuteman.capabilities import in_own_thread
 from pyminuteman.host.errors import HostSetupError
 
-__all__ = ["in_namespace"]
+__all__ = ["enter", "enter_open", "in_namespace"]
 
 T = TypeVar("T")
 
@@ -50,18 +50,27 @@ def enter(netns: str) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise HostSetupError("namespace", f"network namespace {netns} cannot be opened: {reason}") from error
     try:
-        libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-        if libc.setns(descriptor, _CLONE_NEWNET) == 0:
-            return
-        raise refused(netns, ctypes.get_errno())
+        enter_open(descriptor, netns)
     finally:
         os.close(descriptor)
+
+
+def enter_open(descriptor: int, netns: str) -> None:
+    """Move the calling thread for good to the namespace that is open there, and in errors is called ``netns``.
+
+    Raises:
+        HostSetupError: It may not be entered, or is no network namespace.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise refused(netns, ctypes.get_errno())
 
 
 def refused(netns: str, errno: int) -> HostSetupError:
     """The error for a namespace that could not be entered."""
     hint = {
-        EPERM: "that takes CAP_SYS_ADMIN; CAP_NET_ADMIN alone is enough for our own namespace only",
+        EPERM: "that takes CAP_SYS_ADMIN; CAP_NET_ADMIN alone is enough for our own namespace only. Of a service, "
+        "minuteman.service.d/namespaces.conf grants it",
         EINVAL: "it is no network namespace",
     }.get(errno, "")
     return HostSetupError("namespace", f"network namespace {netns} cannot be entered: {os.strerror(errno)}", hint)

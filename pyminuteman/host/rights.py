@@ -48,4 +48,6 @@ def _right(identity: str, name: Capability, now: Privileges, why: str, severity:
     if now.may(name):
         return Finding(identity, Severity.OK, f"{name} is there", why)
     fix = "" if severity is Severity.INFO else f"run as root, or add {name} to AmbientCapabilities in the service's unit"
+    if fix and name is Capability.SYS_ADMIN:
+        fix += ": minuteman.service.d/namespaces.conf does"
     return Finding(identity, severity, f"{name} is missing", why, fix)

@@ -77,7 +77,7 @@ def test_each_setting_that_bears_on_it_is_taken(ask: Doctor) -> None:
         api_socket=Path("/run/other.sock"),
         api_tcp=Endpoint("127.0.0.1", 61421),
         dns_bind=Endpoint("127.0.0.1", 53),
-        namespaces=True,
+        namespaces=Path("/run/pods"),
     )
 
 

@@ -141,11 +141,42 @@ def test_marks_and_unknown_protocols_are_told_as_node_exporter_does() -> None:
     ]
 
 
+def test_namespaces_of_containers_are_one_row() -> None:
+    own = observation().kernels[0]
+    containers = (
+        KernelObserved(
+            "a", services=2, destinations=5, last_sync_at=70.0, last_queued_at=71.0, changes_pending=1, syncs_total=9
+        ),
+        KernelObserved("b", services=2, destinations=4, last_sync_at=60.0, last_queued_at=59.0, draining=3, held="1 of 2"),
+        KernelObserved("c", error="no", errors={("read", "EPERM"): 7}, foreign=("tcp 11.0.0.9:80",)),
+        KernelObserved("d"),
+    )
+    found = told(kernels=(own, *containers))
+    for name, value in (
+        ("kernel_services", 4),
+        ("kernel_destinations", 9),
+        ("kernel_destinations_draining", 3),
+        ("kernel_foreign_services", 1),
+        ("sync_changes_pending", 1),
+        ("sync_held_back", 1),
+        ("sync_last_timestamp_seconds", 60),
+        ("sync_last_queued_timestamp_seconds", 71),
+    ):
+        assert rows(found[f"minuteman_{name}"], "namespace").keys() == {("",), ("*",)}, name
+        assert rows(found[f"minuteman_{name}"], "namespace")["*",] == value, name
+    for name in ("sync_total", "sync_errors_total", "sync_duration_seconds"):
+        assert {sample.labels["namespace"] for sample in found[f"minuteman_{name}"].samples} == {""}, (
+            "sums of what goes away are no counters"
+        )
+    assert rows(found["minuteman_namespaces"], "state") == {("running",): 1, ("held",): 1, ("failing",): 1, ("waiting",): 1}
+    assert rows(told()["minuteman_namespaces"], "state")["running",] == 0
+
+
 def test_a_name_adds_no_rows() -> None:
     evil = 'a"} 1\nminuteman_vips 99\\'
     seen = observation()
     feed = replace(seen.feeds[0], name=evil)
-    found = told(feeds=(feed,), kernels=(KernelObserved(namespace=evil),))
+    found = told(feeds=(feed,), kernels=(KernelObserved(errors={(evil, "EIO"): 1}),))
     assert rows(found["minuteman_source_up"], "source") == {(evil,): 1}
     assert rows(found["minuteman_vips"]) == {(): 2}
     assert escaped(evil).count("\n") == 0

@@ -94,6 +94,7 @@ def test_status() -> None:
         ({"feeds": (), "kernels": ()}, "waiting", set()),
         ({"feeds": (), "kernels": (KernelObserved(),)}, "waiting", set()),
         ({"feeds": (), "kernels": (KernelObserved(error="no"),)}, "degraded", {"sync_failed"}),
+        ({"feeds": (), "kernels": (KernelObserved(last_sync_at=1.0), KernelObserved("ns"))}, "running", set()),
         ({"feeds": (), "kernels": (KernelObserved("ns", held="7 of 10", held_services=("x",)),)}, "held", {"held_back"}),
         ({"feeds": (), "store": StoreObserved("etcd", ready=False, problem="away")}, "degraded", {"store"}),
         ({"feeds": (), "host": (HostObserved("masquerade", ok=False, reason="no nft"),)}, "degraded", {"host"}),
@@ -104,6 +105,14 @@ def test_the_state_of_a_node(changes: dict[str, Any], state: str, kinds: set[str
     assert node_state(seen) == state
     assert {one["kind"] for one in problems(seen)} == kinds
     assert status_view(seen)["state"] == state
+
+
+def test_what_is_wrong_with_many_namespaces_hides_nothing_else() -> None:
+    kernels = tuple(KernelObserved(f"c{number}", error="no") for number in range(200))
+    found = problems(observation(kernels=(KernelObserved(error="own"), *kernels)))
+    assert [one["text"] for one in found[:2]] == ["own", "namespace c0: no"]
+    assert found[10]["text"] == "191 more network namespaces have no good table, or hold a plan back"
+    assert found[11]["kind"] == "source_problem"
 
 
 def test_what_is_held_back_is_told() -> None:

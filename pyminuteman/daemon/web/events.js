@@ -39,6 +39,7 @@ export const KINDS = {
   held_back: ["held", "kernel"],
   foreign: ["note", "kernel"],
   host: ["note", "kernel"],
+  namespace: ["note", "kernel"],
 };
 const GROUPS = [
   ["", "All"],

@@ -42,6 +42,7 @@ KINDS = [
     "sync_failed",
     "held_back",
     "foreign",
+    "namespace",
     "drained",
     "undrained",
     "weight",
