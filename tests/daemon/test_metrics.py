@@ -342,6 +342,14 @@ def test_each_alert_has_its_place_in_the_operations_manual() -> None:
     assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
+def test_each_alert_is_told_with_its_cause_what_to_look_at_and_what_to_do() -> None:
+    sections = re.split(r"(?m)^#+ (.+)$", OPERATIONS.read_text())
+    told = dict(zip(sections[1::2], sections[2::2], strict=True))
+    for alert in (rule["alert"] for rule in rules() if "alert" in rule):
+        parts = re.findall(r"(?m)^\*\*(Cause|Look at|Do)(?:\*\*|\.\*\*) .+$", told[alert])
+        assert parts == ["Cause", "Look at", "Do"], alert
+
+
 def test_promtool_takes_the_rules_and_what_the_dashboard_asks(tmp_path: Path) -> None:
     asked = [text for text in expressions(json.loads(DASHBOARD.read_text())) if not text.startswith("label_values(")]
     plain = [text.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$service", ".*") for text in asked]

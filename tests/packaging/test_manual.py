@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,26 @@ def test_every_verb_and_every_option_is_in_a_page(manual: Path) -> None:
         return count
 
     assert check(root, click.Context(root, info_name="minuteman", **root.context_settings), "minuteman.1") >= 20
+
+
+def test_the_daemons_page_has_all_of_its_verb_and_names_the_others() -> None:
+    text = (ROOT / "docs/man/minuteman.8").read_text()
+    plain = re.sub(r"\\f[BIR]", "", text).replace("\\-", "-")
+    context = click.Context(root, info_name="minuteman", **root.context_settings)
+    run = root.get_command(context, "run")
+    assert run is not None
+    synopsis, options = (plain.split(f".SH {name}\n")[1].split("\n.SH ")[0] for name in ("SYNOPSIS", "OPTIONS"))
+    known = {name for parameter in run.params for name in parameter.opts if name != "--help"}
+    assert known == set(re.findall(r"--[a-z-]+", synopsis)) == set(re.findall(r"(?m)^(--[a-z-]+)", options))
+    epilog = run.epilog or ""
+    codes = re.findall(r"(?m)^  (\d+) ", epilog)
+    assert codes == re.findall(r"(?m)^\.B (\d+)$", plain)
+    for name in re.findall(r"(?m)^  ([A-Z][A-Z0-9, ]+?)   ", epilog):
+        for one in name.split(", "):
+            assert f"SIG{one}" in plain, one
+    others = plain.split(".SH OTHER VERBS\n")[1].split("\n.SH ")[0]
+    for verb in root.list_commands(context):
+        assert verb == "run" or re.search(rf"(?m)^\.BR? .*\b{re.escape(verb)}\b", others), verb
 
 
 def test_the_same_sources_make_the_same_pages(manual: Path, tmp_path: Path) -> None:

@@ -100,6 +100,15 @@ class Machines(contextlib.AbstractContextManager["Machines"]):
         assert fits, told + "--- and not\n" + "\n".join(shown)
         assert code in _codes(shown), told
 
+    def prepare(self, machine: str, script: str) -> None:
+        """Have something on a machine that its document finds there; it is translated as that is.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        answer, code = self._shells[machine].run(self._translated(f"(\n{script})"))
+        assert code == 0, answer
+
     def _translated(self, text: str) -> str:
         for word, other in self._words.items():
             text = text.replace(word, other)
