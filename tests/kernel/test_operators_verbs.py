@@ -152,15 +152,22 @@ def test_what_happens_is_watched_as_it_happens(cluster: DaemonCluster) -> None:
     settled(cluster)
 
 
-def test_a_reload_says_what_has_changed_which_counts_from_then_on(cluster: DaemonCluster) -> None:
+def test_a_reload_says_what_has_changed_and_a_bad_one_changes_nothing(cluster: DaemonCluster) -> None:
     file = cluster.directory(1) / "config.toml"
     good = file.read_text()
-    assert minuteman(cluster, 1, "reload").stderr == "nothing has changed\n"
+    assert minuteman(cluster, 1, "reload").stderr.endswith("nothing has changed\n")
     file.write_text(good + '[policy]\ndenied = ["11.0.0.9/32"]\n')
     assert "policy" in minuteman(cluster, 1, "reload").stdout
     cluster.say(1, vips(cluster, 1, VIP, "11.0.0.9"))
     cluster.wait_until(lambda: "refused: " in minuteman(cluster, 1, "backends").stdout, "the new policy counts")
+    file.write_text(good + '[policy]\ndenied = ["everybody"]\n')
+    complaint = minuteman(cluster, 1, "reload", expect=1).stderr
+    assert str(file) in complaint
+    assert "policy.denied" in complaint
+    assert "refused: " in minuteman(cluster, 1, "backends").stdout
     cluster.say(1, vips(cluster, 1, VIP))
+    file.write_text(good)
+    assert "policy" in minuteman(cluster, 1, "reload").stdout
     settled(cluster)
 
 
