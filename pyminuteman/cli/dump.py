@@ -53,10 +53,23 @@ _MODE: Final = 0o600
     help="For each part; doctor has 30 in any case.",
 )
 @click.option("--device", default=DEVICE, show_default=True, metavar="NAME", help="The device of VIP addresses.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The daemon's log, where it is a file and not in the journal.",
+)
 @socket_option
 @pass_application
 def dump_command(
-    application: Application, *, target: Path | None, connections: int, timeout: float, device: str, path: Path
+    application: Application,
+    *,
+    target: Path | None,
+    connections: int,
+    timeout: float,
+    device: str,
+    log: Path | None,
+    path: Path,
 ) -> int:
     """Write all that a diagnosis needs into one archive: what the daemon tells, and how kernel and host are.
 
@@ -67,7 +80,7 @@ def dump_command(
     now = datetime.now(UTC)
     directory = f"minuteman-dump-{_safe(socket.gethostname())}-{now:%Y%m%dT%H%M%SZ}"
     target = target or Path(f"{directory}.tar.gz")
-    host = host_parts(application, device=device, path=path, connections=connections, seconds=timeout)
+    host = host_parts(application, device=device, path=path, log=log, connections=connections, seconds=timeout)
     rows: list[dict[str, Any]] = []
     with _created(target) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for one in _collected([*api_parts(path, timeout), *host]):

@@ -36,7 +36,22 @@ _PROGRAMS: Final[dict[str, Sequence[str]]] = {
     "rules/nft.txt": ("nft", "-a", "list", "ruleset"),
     "rules/iptables.txt": ("iptables-save", "-c"),
     "rules/ip6tables.txt": ("ip6tables-save", "-c"),
+    "rules/iptables_legacy.txt": ("iptables-legacy-save", "-c"),
+    "rules/ip6tables_legacy.txt": ("ip6tables-legacy-save", "-c"),
     "rules/ipset.txt": ("ipset", "list", "-terse"),
+    "logs/journal.txt": (
+        "journalctl",
+        "-u",
+        "minuteman",
+        "-u",
+        "minuteman@*",
+        "-n",
+        "5000",
+        "-o",
+        "short-iso",
+        "--no-pager",
+        "-q",
+    ),
     "network/addresses.txt": ("ip", "-d", "-s", "address", "show"),
     "network/rules.txt": ("ip", "rule", "show"),
     "network/rules6.txt": ("ip", "-6", "rule", "show"),
@@ -64,13 +79,16 @@ def api_parts(path: Path, seconds: float) -> Iterator[Part]:
     yield Part("api/metrics.txt", metrics, seconds)
 
 
-def host_parts(application: Application, *, device: str, path: Path, connections: int, seconds: float) -> Iterator[Part]:
+def host_parts(
+    application: Application, *, device: str, path: Path, log: Path | None, connections: int, seconds: float
+) -> Iterator[Part]:
     """What can be had without the daemon.
 
     Args:
         application: Opens the kernel's table.
         device: That of VIP addresses.
         path: The daemon's socket, for doctor.
+        log: The daemon's log, where that is a file.
         connections: How many lines of connections at most.
         seconds: For each part.
     """
@@ -86,6 +104,8 @@ def host_parts(application: Application, *, device: str, path: Path, connections
     yield Part("sysctl/ipv4.txt", partial(_settings, "net/ipv4", "ip_*"), seconds)
     for name in ("modules", "meminfo", "loadavg", "uptime", "net/softnet_stat", "net/netstat", "net/snmp", "net/sockstat"):
         yield Part(f"host/{name.replace('/', '_')}.txt", partial(_lines, PROC / name, 10_000), seconds)
+    if log is not None:
+        yield Part("logs/file.txt", lambda: _tail(log), seconds)
     own = {
         "network/device.txt": ("ip", "-d", "-s", "address", "show", "dev", device),
         "network/device_routes.txt": ("ip", "route", "show", "table", "local", "dev", device),
@@ -100,6 +120,14 @@ def host_parts(application: Application, *, device: str, path: Path, connections
 def _lines(path: Path, most: int) -> str:
     with path.open(encoding="utf-8", errors="replace") as lines:
         return "".join(limited(lines, most))
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        left_out = max(0, file.seek(0, os.SEEK_END) - _READ_MOST)
+        file.seek(left_out)
+        text = file.read(_READ_MOST).decode("utf-8", "replace")
+    return f"# without its first {left_out} bytes\n{text}" if left_out else text
 
 
 def _settings(directory: str, pattern: str) -> str:

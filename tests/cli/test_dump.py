@@ -143,3 +143,16 @@ def test_programs() -> None:
         dump_sources._program(["nonesuch"])
     with pytest.raises(Absent, match="does not exist"):
         dump_sources._program(["ip", "address", "show", "dev", "nonesuch0"])
+
+
+def test_of_a_log_there_is_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"first\n" * 200_000 + b"last \xff\n")
+    text = dump_sources._tail(log)
+    head, _, rest = text.partition("\n")
+    assert head == f"# without its first {log.stat().st_size - (1 << 20)} bytes"
+    assert len(rest.encode("utf-8", "replace")) == (1 << 20) + 2  # what is no UTF-8 is told so
+    assert rest.endswith("last \N{REPLACEMENT CHARACTER}\n")
+    log.write_text("short\n")
+    assert dump_sources._tail(log) == "short\n"
+    assert collect(Part("a", lambda: dump_sources._tail(tmp_path / "none"))).state == "absent"
