@@ -14,7 +14,8 @@ from demo.processes import Channel, now
 from pyminuteman.host.namespaces import enter
 
 VIP: Final = ("11.0.0.1", 80)
-DEADLINE_SECONDS: Final = 2.0
+DEADLINE_SECONDS: Final = 2.5
+"""TCP sends its first segment again after a second, and then after two more: this gives it one more chance."""
 REPORT_SECONDS: Final = 0.1
 _STALL_SECONDS: Final = 0.25
 _LINE: Final = b"GET / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n"

@@ -19,7 +19,7 @@ CONVERGED_BOUND_SECONDS: Final = 20.0
 ZERO_BOUND_SECONDS: Final = 8.0
 GONE_BOUND_SECONDS: Final = 15.0
 RETURN_BOUND_SECONDS: Final = 60.0
-_VERB_SECONDS: Final = 30.0
+_VERB_BOUND_SECONDS: Final = 60.0
 _SETTLE_SECONDS: Final = 0.3
 """For a table's change to reach connections: those that began before it may end after it."""
 _WINDOWS: Final = 4
@@ -70,11 +70,11 @@ class Scenario:
         stage, drained = self.stage, NAMES[_DRAINED]
         began = self._verb("drain", "node", drained, "--reason", "new disk")
         stage.desired[drained] = 0
-        self._converged(f"{drained} has weight 0 in all kernels", since=began)
+        self._converged(f"{drained} has weight 0 in all kernels", _VERB_BOUND_SECONDS + CONVERGED_BOUND_SECONDS, since=began)
         self._watch_shares()
         began = self._verb("undrain", "node", drained)
         stage.desired[drained] = 1
-        self._converged(f"{drained} has weight 1 in all kernels", since=began)
+        self._converged(f"{drained} has weight 1 in all kernels", _VERB_BOUND_SECONDS + CONVERGED_BOUND_SECONDS, since=began)
         stage.no_failures()
         stage.claim(True, "the drain lost no request")
 
@@ -92,6 +92,7 @@ class Scenario:
         stage.repair = Repair(began, zero, gone)
         stage.step.seen.append(f"repaired: weight 0 in all kernels after {zero:.2f} s, gone after {gone:.2f} s")
         self._watch_shares()
+        stage.play(stage.repair.over - now())  # by then it is known what became of every request that it touched
         stage.no_failures()
         text = f"requests: {harm_of(stage.harm(stage.repair))}"
         stage.claim(True, f"{text}; none that began later")
@@ -172,7 +173,7 @@ class Scenario:
         command = [sys.executable, "-m", "pyminuteman", *words, "--yes", "--socket", str(stage.cluster.socket(_ASKED))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
-                stage.play(_VERB_SECONDS, until=lambda: process.poll() is not None)
+                stage.play(_VERB_BOUND_SECONDS, until=lambda: process.poll() is not None)
             finally:
                 process.kill()
             said = process.communicate()[0].strip()

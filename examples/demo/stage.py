@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from demo.load import VIP
+from demo.load import DEADLINE_SECONDS, REPORT_SECONDS, VIP
 from demo.processes import Child, now
 from demo.record import Record, Request, percentile, shares
 from demo.tasks import PORT, Tasks
@@ -54,6 +54,11 @@ class Repair:
     began: float
     zero_seconds: float
     gone_seconds: float
+
+    @property
+    def over(self) -> float:
+        """When the client has told of the last request that is excused."""
+        return self.began + self.zero_seconds + DEADLINE_SECONDS + 2 * REPORT_SECONDS
 
     def excuses(self, request: Request) -> bool:
         """Whether it was sent, or under way, when a kernel might still choose the node that had died."""

@@ -291,7 +291,7 @@ def test_client_blames_no_request_for_its_own_stall(monkeypatch: pytest.MonkeyPa
         client = load.Client(50, silent.getsockname()[:2])
         client.stopping = True
         client.start()
-        for _ in range(19):  # 1.9 s in short turns count, and 30 s at once do not
+        for _ in range(24):  # 2.4 s in short turns count, and 30 s at once do not
             client.turn()
             at[0] += 0.1
         client.turn()

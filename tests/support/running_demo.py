@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["RunningDemo", "running_demo"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SECONDS = 120.0
+_SECONDS = 180.0
 
 
 class RunningDemo:
