@@ -50,10 +50,9 @@ class Stage:
         self._mounted: list[Path] = []
         self._backends: subprocess.Popen[bytes] | None = None
         self._denied = dict.fromkeys(range(size), False)
-        self.kernels: Kernels | None = None
         self.cluster = DaemonCluster(size, directory, settings=SETTINGS)
+        self.kernels = Kernels(self.cluster)
         try:
-            self.kernels = Kernels(self.cluster)
             for node in range(size):
                 self._give_disk(node)
                 self._configure(node)
@@ -65,8 +64,6 @@ class Stage:
 
     def close(self) -> None:
         """End all of it. A second call does nothing."""
-        if self.kernels is not None:
-            self.kernels.close()
         if self._backends is not None and self._backends.poll() is None:
             self._backends.kill()
             self._backends.communicate()
@@ -164,7 +161,6 @@ class Stage:
             ):
                 self._mark(step, node)
             case _:
-                assert self.kernels is not None
                 self.kernels.interfere(node, step.kind, step.vip, step.port)
 
     def say(self, node: int, document: Document) -> None:
@@ -205,7 +201,6 @@ class Stage:
     def _lose_state(self, node: int) -> None:
         for path in self.state_directory(node).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert self.kernels is not None
         self.kernels.clear(node)
 
     def _configure(self, node: int) -> None:
