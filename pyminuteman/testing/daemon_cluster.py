@@ -98,6 +98,7 @@ class DaemonCluster:
                 self._starter.kill()  # what it started dies with it
                 self._starter.wait()
             self._reader.join(_END_SECONDS)
+            cast("IO[bytes]", self._starter.stdout).close()
         self.namespaces.close()
 
     # What is where
