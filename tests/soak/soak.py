@@ -33,7 +33,7 @@ from tests.soak.world import World, difference
 __all__ = ["Options", "Soak"]
 
 CONVERGENCE_SECONDS: Final = 60.0
-"""An audit (5 s), a drain (2 s) and detection take ten, a retry after a full disk as much; the rest is for a busy machine."""
+"""An audit (12 s), a drain (2 s) and detection take twenty, as much as a retry after a full disk; the rest is for a busy machine."""
 DETECTION_SECONDS: Final = 5.0
 API_SECONDS: Final = 10.0
 REST_SECONDS: Final = 3.0
@@ -205,9 +205,10 @@ class Soak:
             self._find(foreign_untouched(node, self._world.nodes[node].foreign, seen))
             foreign = self._world.nodes[node].foreign
             announced, ours = self._kernels.announced(node), {vip.partition(":")[0] for vip in seen if vip not in foreign}
-            found[node] = difference(self._world.expected(now, node), seen)
-            if announced != ours:
-                found[node] += f"; announced are {sorted(announced)}, and should be {sorted(ours)}"
+            text = difference(self._world.expected(now, node), seen)
+            found[node] = (
+                text if announced == ours else f"announced are {sorted(announced)}, and should be {sorted(ours)}; {text}"
+            )
         return found
 
     def _say_what_is_late(self, differences: Mapping[int, str]) -> None:
