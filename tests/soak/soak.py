@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,6 +123,7 @@ class Soak:
         began = _now()
         end = began + 60 * self.options.minutes
         with ExitStack() as stack:
+            stack.callback(self._note, began)
             self._client = stack.enter_context(closing(self._stage.client(REQUESTS_PER_SECOND)))
             self._watch = stack.enter_context(closing(ApiWatch(self._stage.cluster, self.api, self._life_of)))
             rounds = planner.rounds()
@@ -132,10 +133,13 @@ class Soak:
                 self.say(f"{self._clock()}  all that is still to be taken back")
                 self._round(planner.last())
                 self._rest()
-            self.churn_seconds = _now() - began
             self._client.close()
             self._look()
-            self.answers, self.worst_request_seconds = self._client.answers, self._client.worst_seconds
+
+    def _note(self, began: float) -> None:
+        """However it ended."""
+        self.churn_seconds = _now() - began
+        self.answers, self.worst_request_seconds = self._client.answers, self._client.worst_seconds
 
     def _start(self) -> None:
         nodes = range(self.options.nodes)
@@ -260,7 +264,8 @@ class Soak:
             self._memory_at = now
             for node in sorted(running):
                 pid = self._stage.cluster.pid(node)
-                self.memory.add(node, pid, now, *_memory_of(pid))
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                    self.memory.add(node, pid, now, *_memory_of(pid))
                 self._find(self.files.look(node, self._stage.state_sizes(node)))
 
     def _log_since(self, node: int) -> str:
