@@ -33,7 +33,7 @@ ON_QEMU := $(addprefix tests/,contracts/test_table_backend.py contracts/test_sta
         kernel/test_packet_filters.py kernel/test_host_setup.py kernel/test_traffic.py kernel/test_namespaces_and_rights.py \
         host/test_packet_filter.py testing/test_qemu_guest.py)
 
-.PHONY: help install demo test test-qemu simulate headline bench bench-membership bench-store bench-sources screenshots deb lint clean
+.PHONY: help install demo test test-qemu simulate headline soak bench bench-membership bench-store bench-sources screenshots deb lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -61,6 +61,10 @@ test-qemu: ## the tests that matter most on a second kernel: Debian's own, of se
 simulate: ## clusters in one process, seed by seed: make simulate SEEDS=0-4999
 	@tools/install.sh dev
 	@$(VENV)/python -m pyminuteman.testing.simulation --seeds "$(or $(SEEDS),0-4999)" $(ARGS)
+
+soak: ## an hour of churn on ten real daemons, with checkers on: make soak ARGS="--minutes 3"
+	@tools/install.sh dev
+	@$(VENV)/python -m tests.soak $(ARGS)
 
 headline: ## the predecessor's experiment: an eighth of the nodes panic, and what clients see of it
 	@tools/install.sh bench

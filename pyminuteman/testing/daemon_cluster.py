@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +37,7 @@ _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.01
 _CONTACTS: Final = 3
+_ENDING: Final = frozenset({signal.SIGKILL, signal.SIGTERM})
 _NEIGHBOURS: Final = "/proc/sys/net/ipv4/neigh/default/gc_thresh{}"
 
 
@@ -96,6 +98,7 @@ class DaemonCluster:
                 self._starter.kill()  # what it started dies with it
                 self._starter.wait()
             self._reader.join(_END_SECONDS)
+            cast("IO[bytes]", self._starter.stdout).close()
         self.namespaces.close()
 
     # What is where
@@ -199,7 +202,8 @@ class DaemonCluster:
 
     def signal(self, node: int, number: int) -> None:
         """Send its daemon a signal; SIGKILL and SIGTERM make its end expected."""
-        self._expected.add(node)
+        if number in _ENDING:
+            self._expected.add(node)
         self._order(signal=str(node), number=int(number))
 
     def wait_ended(self, node: int, seconds: float = _END_SECONDS) -> int:

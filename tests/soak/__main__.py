@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="of churn (default %(default)s)")
     parser.add_argument("--nodes", type=int, default=10, help="%(default)s by default; 5 or more")
     parser.add_argument("--seed", type=int, help="of the schedule; any, and printed, unless said")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="all deadlines are so many times longer, on a machine that is busy"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there as JSON")
     parser.add_argument("--here", action="store_true", help="on this kernel, as root, which must have IPVS")
     options = parser.parse_args(arguments)
@@ -48,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _outside(options: argparse.Namespace) -> int:
     inside = _Inside(options.json)
     command = [sys.executable, "-m", "tests.soak", "--here", "--seed", str(options.seed)]
-    command += ["--minutes", str(options.minutes), "--nodes", str(options.nodes)]
+    command += ["--minutes", str(options.minutes), "--nodes", str(options.nodes), "--patience", str(options.patience)]
     environment = forwarded_environment(PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1", **{_CHANNEL: CHANNEL})
-    limit = 600 + 90 * options.minutes
+    limit = 900 * options.patience + 90 * options.minutes
     guest = Guest(command, mem=_MEMORY, rw=[], cwd=str(ROOT), env=environment, timeout=limit)
 
     def stop(*_: object) -> None:
@@ -109,7 +112,7 @@ def _inside(options: argparse.Namespace) -> int:
         signal.signal(number, end)
     if channel := os.environ.get(_CHANNEL):
         threading.Thread(target=_listen, args=(channel, end), daemon=True).start()
-    soak = Soak(Options(options.minutes, options.nodes, options.seed), _say, stop)
+    soak = Soak(Options(options.minutes, options.nodes, options.seed, options.patience), _say, stop)
     soak.run()
     summary: dict[str, Any] = soak.summary()
     _say("\n".join(summary_lines(summary)))

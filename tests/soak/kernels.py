@@ -1,73 +1,46 @@
-"""What nodes' kernels hold, read in two ways, and somebody else who changes it: ipvsadm."""
+"""What nodes' kernels hold, by /proc and so by no code of ours that speaks with the kernel; and somebody else who changes it: ipvsadm."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
-from pyminuteman.ipvs import IPVSTable
 from pyminuteman.testing.daemon_cluster import DaemonCluster
 from tests.soak.steps import Kind
 from tests.soak.world import FOREIGN, Held
 
-__all__ = ["Kernels"]
+__all__ = ["Kernels", "local_addresses", "parse_table"]
 
-_SECONDS: Final = 20.0
-_DEVICE: Final = "minuteman"
-_ADDRESS: Final = re.compile(r" inet ([0-9.]+)")
+_SECONDS: Final = 60.0
+_TABLE: Final = Path("/proc/thread-self/net/ip_vs")
+_ROUTES: Final = Path("/proc/thread-self/net/fib_trie")
+_VIRTUAL: Final = ipaddress.ip_network("11.0.0.0/8")
+_LEAF: Final = re.compile(r"\|-- ([0-9.]+)")
+_LOCAL: Final = "/32 host LOCAL"
 
 
 class Kernels:
-    """Those of all nodes. Close it."""
+    """Those of all nodes."""
 
     def __init__(self, cluster: DaemonCluster) -> None:
         self._cluster = cluster
         self._names = {cluster.address(node): f"n{node}" for node in range(cluster.size)}
-        self._tables: list[IPVSTable] = [cluster.table(node) for node in range(cluster.size)]
-
-    def close(self) -> None:
-        """A second call does nothing."""
-        while self._tables:
-            self._tables.pop().close()
-
-    # Reading
 
     def read(self, node: int) -> dict[str, Held]:
         """Its table, by service."""
-        snapshot = self._tables[node].snapshot()
-        return {
-            f"{one.key.address}:{one.key.port}": Held(
-                one.scheduler,
-                frozenset((self._name(f"{row.address}:{row.port}"), row.weight) for row in snapshot.destinations(one.key)),
-            )
-            for one in snapshot
-        }
-
-    def read_by_ipvsadm(self, node: int) -> dict[str, Held]:
-        """The same, without any code of ours that speaks with the kernel.
-
-        Raises:
-            RuntimeError: ipvsadm failed.
-        """
-        schedulers: dict[str, str] = {}
-        rows: dict[str, set[tuple[str, int]]] = {}
-        for line in self._run(node, "ipvsadm", "-Sn").splitlines():
-            words = line.split()  # -A -t 11.0.0.1:80 -s wlc, and -a -t 11.0.0.1:80 -r 10.61.0.2:8000 -m -w 1
-            if words[0] == "-A":
-                schedulers[words[2]] = words[4]
-                rows[words[2]] = set()
-            else:
-                rows[words[2]].add((self._name(words[4]), int(words[-1])))
-        return {vip: Held(scheduler, frozenset(rows[vip])) for vip, scheduler in schedulers.items()}
+        with self._cluster.namespaces.inside(node):
+            text = _TABLE.read_text()
+        return parse_table(text.splitlines(), self._names)
 
     def announced(self, node: int) -> set[str]:
-        """The addresses of VIPs that its host has.
-
-        Raises:
-            RuntimeError: ip failed.
-        """
-        return set(_ADDRESS.findall(self._run(node, "ip", "-o", "-4", "address", "show", "dev", _DEVICE)))
+        """The addresses of VIPs that its host has."""
+        with self._cluster.namespaces.inside(node):
+            text = _ROUTES.read_text()
+        return {address for address in local_addresses(text.splitlines()) if ipaddress.ip_address(address) in _VIRTUAL}
 
     # Somebody else
 
@@ -99,10 +72,6 @@ class Kernels:
         """
         self._run(node, "ipvsadm", "-C")
 
-    def _name(self, endpoint: str) -> str:
-        address, _, port = endpoint.rpartition(":")
-        return f"{self._names.get(address, address)}:{port}"
-
     def _run(self, node: int, *words: str) -> str:
         with self._cluster.namespaces.inside(
             node
@@ -111,3 +80,33 @@ class Kernels:
         if done.returncode:
             raise RuntimeError(f"n{node}: {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
+
+
+def parse_table(lines: Iterable[str], names: dict[str, str]) -> dict[str, Held]:
+    """What /proc/net/ip_vs says: ``TCP  0B000001:0050 wlc``, and for each destination ``  -> 0A3D0001:1F40  Masq  1  0  0``."""
+    schedulers: dict[str, str] = {}
+    rows: dict[str, set[tuple[str, int]]] = {}
+    service = ""
+    for words in map(str.split, lines):
+        if words[0] == "TCP":
+            service = ":".join(_endpoint(words[1]))
+            schedulers[service], rows[service] = words[2], set()
+        elif words[0] == "->" and service:  # the heading has one, too
+            address, port = _endpoint(words[1])
+            rows[service].add((f"{names.get(address, address)}:{port}", int(words[3])))
+    return {service: Held(scheduler, frozenset(rows[service])) for service, scheduler in schedulers.items()}
+
+
+def local_addresses(lines: Iterable[str]) -> Iterator[str]:
+    """What /proc/net/fib_trie has as this host's: ``|-- 11.0.0.1`` with ``/32 host LOCAL`` below it."""
+    address = ""
+    for line in lines:
+        if found := _LEAF.search(line):
+            address = found[1]
+        elif _LOCAL in line:
+            yield address
+
+
+def _endpoint(text: str) -> tuple[str, str]:
+    address, _, port = text.partition(":")
+    return str(ipaddress.IPv4Address(int(address, 16))), str(int(port, 16))

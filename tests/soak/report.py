@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["summary_lines"]
+
+_LOGS_SHOWN: Final = 3
+_CHARACTERS_SHOWN: Final = 3000
+"""Of each; there is more in the JSON."""
 
 
 def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -33,9 +37,9 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         slope = "(too short)" if one["kib_per_minute"] is None else f"{one['kib_per_minute']:.1f}"
         name = f"n{one['node']}"
         yield f"{name:>34}   {one['minutes']:7.1f}  {one['first_kib']:9}  {one['last_kib']:8}  {slope:>12}  {one['descriptors']:11}"
-    for name, tail in summary["logs"].items():
+    for name, tail in list(summary["logs"].items())[:_LOGS_SHOWN]:
         yield f"--- the end of {name}'s log"
-        yield tail
+        yield tail[-_CHARACTERS_SHOWN:]
     if not summary["findings"]:
         yield "nothing was found"
         return

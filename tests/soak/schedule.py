@@ -307,7 +307,7 @@ def _foreign_in_the_way(plan: Planner, at: float) -> list[Step]:
     if not where or not who:
         return []
     vip = plan.foreign_vip(managed=True)
-    plan.later(1, plan.say(plan.seconds(0, 3), *who, {**plan.document(*who), vip: {PORTS[0]: 2}}))
+    plan.later(1, plan.say(plan.seconds(0, 3), who[0], {**plan.document(who[0]), vip: {PORTS[0]: 2}}))
     plan.later(2, Step(plan.seconds(0, 3), Kind.REMOVE_FOREIGN, where, vip=vip))
     return [Step(at, Kind.ADD_FOREIGN, where, vip=vip)]
 

@@ -23,7 +23,8 @@ from tests.soak.world import LEASE_SECONDS
 
 __all__ = ["SETTINGS", "Stage"]
 
-AUDIT_SECONDS: Final = 5
+AUDIT_SECONDS: Final = 12
+"""An audit starts some programs, to see whether the host is still set up: of ten daemons on one processor that is felt."""
 SETTINGS: Final = {
     "store.lease_seconds": f"{LEASE_SECONDS:g}",
     "ipvs.audit_seconds": str(AUDIT_SECONDS),
@@ -50,10 +51,9 @@ class Stage:
         self._mounted: list[Path] = []
         self._backends: subprocess.Popen[bytes] | None = None
         self._denied = dict.fromkeys(range(size), False)
-        self.kernels: Kernels | None = None
         self.cluster = DaemonCluster(size, directory, settings=SETTINGS)
+        self.kernels = Kernels(self.cluster)
         try:
-            self.kernels = Kernels(self.cluster)
             for node in range(size):
                 self._give_disk(node)
                 self._configure(node)
@@ -65,8 +65,6 @@ class Stage:
 
     def close(self) -> None:
         """End all of it. A second call does nothing."""
-        if self.kernels is not None:
-            self.kernels.close()
         if self._backends is not None and self._backends.poll() is None:
             self._backends.kill()
             self._backends.communicate()
@@ -164,7 +162,6 @@ class Stage:
             ):
                 self._mark(step, node)
             case _:
-                assert self.kernels is not None
                 self.kernels.interfere(node, step.kind, step.vip, step.port)
 
     def say(self, node: int, document: Document) -> None:
@@ -205,7 +202,6 @@ class Stage:
     def _lose_state(self, node: int) -> None:
         for path in self.state_directory(node).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert self.kernels is not None
         self.kernels.clear(node)
 
     def _configure(self, node: int) -> None:

@@ -114,7 +114,7 @@ def test_descriptors_and_the_longest_life() -> None:
     assert [len(life.seconds) > 2 for life in memory.longest] == [True]
     memory.add(4, 99, 9_001, 20_000, 60)
     (found,) = memory.findings()
-    assert found.text == "60 descriptors in the end, 30 as a rule"
+    assert found.text == "60 descriptors in the end, and at most 30 in the first half of its life"
 
 
 def test_rest() -> None:
