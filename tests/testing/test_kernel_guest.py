@@ -19,6 +19,7 @@ from pyminuteman.testing import guest_processes, kernel_guest, uml_registers
 from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, run_in_guest
 from pyminuteman.testing.pytest_kernel import require_guest
 from tests.support.guests import PACKAGE_ROOT, processes_of, wait_for
+from tests.support.tools import missing
 
 HARNESS = [sys.executable, "-m", "pyminuteman.testing.kernel_guest"]
 PANIC = ["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"]
@@ -241,7 +242,7 @@ def test_missing_compiler_is_named_where_it_is_needed(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("guest_not_needed")
 def test_register_library_replaces_ptrace_only(tmp_path: pathlib.Path) -> None:
     if uml_registers.compiler() is None:
-        pytest.skip("no C compiler")
+        missing("a C compiler")
     library = ctypes.CDLL(str(uml_registers.build(tmp_path)), use_errno=True)
     unknown_process = 2**22 + 1  # above the largest process id
     assert library.ptrace(0x4205, unknown_process, ctypes.c_void_p(0x202), None) == -1

@@ -9,8 +9,9 @@ import pytest
 
 from pyminuteman.testing.network_namespace import why_no_host_ipvs
 from pyminuteman.testing.pytest_kernel import require_guest
-from tests.support.browser import Browser, browser, missing
+from tests.support.browser import Browser, browser
 from tests.support.running_demo import running_demo
+from tests.support.tools import tool
 
 NAMES = [f"n{number}" for number in range(5)]
 SECONDS = 60.0  # for what a busy machine does
@@ -47,8 +48,8 @@ def rows(page: Browser) -> dict[str, str]:
 
 
 def test_the_page_shows_what_the_cluster_does() -> None:
-    if program := missing():
-        pytest.skip(f"{program} is not installed: tools/install.sh dev")
+    tool("chromium")
+    tool("chromedriver", "chromium-driver")
     with browser() as page, running_demo("--stay", "--seconds-per-step", "3") as demo:
         url = demo.wait("web page, while it runs:")
         page.open(url)
