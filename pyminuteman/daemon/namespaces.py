@@ -196,7 +196,9 @@ class Namespaces:
                 self._tell("namespace", f"{name}: it has gone, and its table is left as it is", {"namespace": name})
         for name, entry in found.entries.items():
             if entry.descriptor is None:
-                again |= self._served[name].scope.cancel_called  # it came back while its reconciler was ending
+                again |= (
+                    name not in self._served or self._served[name].scope.cancel_called
+                )  # it came back when its reconciler was ending
             elif name in self._served or entry.identity in {one.identity for one in self._served.values()}:
                 os.close(entry.descriptor)
                 again = True  # the last one of this name, or the last name of this one, has yet to end
@@ -234,6 +236,8 @@ class Namespaces:
                 node.admit(served.serving.reconciler)
                 self._tell("namespace", f"{name}: it gets the table from now on", {"namespace": name})
                 await self._keep(served.serving)
+        except (MinutemanError, OSError) as error:  # it could not even be made; the next look tries again
+            self._tell("sync_failed", f"{name}: {error}", {"namespace": name})
         finally:
             if served.serving is not None:
                 node.dismiss(served.serving.reconciler)

@@ -194,6 +194,7 @@ class Bench:
         self.opened: list[str] = []
         self.stuck: dict[str, threading.Event] = {}
         self.broken: set[str] = set()
+        self.unmade: set[str] = set()
         self.on_exit = options.pop("on_exit", "keep")
         self.node = Node(state(vip(2)))
         times = {"look_seconds": 0.05, "again_seconds": 0.05} | options
@@ -207,6 +208,8 @@ class Bench:
         return [text for one, text in self.told if one == kind]
 
     def make(self, place: Place) -> Serving:
+        if place.name in self.unmade:
+            raise OSError("no memory")
         kernel = self.kernels.setdefault(Path(place.path).stat().st_ino, Kernel())
 
         def open_table(scope: Scope, drain: DrainPolicy | None) -> IPVSTable:
@@ -323,6 +326,17 @@ async def test_a_directory_that_comes_later_is_found_and_one_that_cannot_be_read
         assert one.node.reconcilers.keys() == {"blue"}
         directory.with_name("away").rename(directory)
         await until(lambda: one.namespaces.status()[0].ok)
+
+
+@pytest.mark.trio
+async def test_one_that_cannot_be_made_is_told_and_tried_again(directory: Path, blue: Inside, red: Inside) -> None:
+    (directory / "blue").write_text(blue.path)
+    (directory / "red").write_text(red.path)
+    async with bench(directory) as one:
+        one.unmade.add("blue")
+        await until(lambda: one.has(red) and "blue: no memory" in one.texts("sync_failed"))
+        one.unmade.clear()
+        await until(lambda: one.has(blue))
 
 
 @pytest.mark.trio

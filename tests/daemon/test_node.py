@@ -215,3 +215,30 @@ async def test_only_its_own_host_says_that_a_backend_is_unhealthy(tmp_path: Path
         await two.node.store.put_own("unhealthy/10.0.0.2:8080", b"refused")
         await until(lambda: one.weights()["10.0.0.2:8080"] == 0 == two.weights()["10.0.0.2:8080"])
         assert one.weights()["10.0.0.1:8080"] == 1
+
+
+@pytest.mark.trio
+async def test_another_namespace_is_told_what_is_desired_and_kept_as_the_host_is(tmp_path: Path) -> None:
+    async with cluster(1, tmp_path, max_loss_percent=100) as hosts, trio.open_nursery() as nursery:
+        node = hosts[0].node
+        hosts[0].source.push([vip(Backend("10.0.0.1", 8080))])
+        await until(lambda: hosts[0].weights() == {"10.0.0.1:8080": 1})
+        changed = ReconcilerOptions(managed=MANAGED, max_loss_percent=100, audit_seconds=7.0)
+        node.reconcilers[""].set_options(changed)
+        kernel = FakeKernel()
+        other = Reconciler(
+            "blue",
+            open_table=lambda scope, drain: IPVSTable(scope=scope, drain=drain, backend=kernel),
+            ledger=Ledger(None),
+            options=ReconcilerOptions(managed=MANAGED),
+            tell=node.events.tell,
+        )
+        node.admit(other)
+        nursery.start_soon(other.run)
+        assert other.options is changed
+        await until(lambda: len(kernel.services) == 1)
+        hosts[0].source.push([])
+        await until(lambda: not kernel.services)
+        node.dismiss(other)
+        assert node.reconcilers.keys() == {""}
+        nursery.cancel_scope.cancel()
