@@ -179,9 +179,8 @@ int pmm_vips_change(struct pmm_route_socket *s, int mode, uint32_t index, int ad
 				if (mode == PMM_VIP_ADDRESS)
 					outcomes[next] = address_request(vip, index, add, &message);
 				else
-					outcomes[next] =
-						route_request(vip, index, local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, add,
-							      add && vip->family == AF_INET ? source : NULL, &message);
+					outcomes[next] = route_request(vip, index, local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, add,
+								       add && vip->family == AF_INET ? source : NULL, &message);
 				if (outcomes[next])
 					break;
 				sequence = pmm_route_enqueue(s, message, &length);
