@@ -153,7 +153,7 @@ async def test_operators_marks_are_obeyed_everywhere_and_undone(tmp_path: Path) 
 async def test_a_second_claimant_is_refused_everywhere_and_told_of(tmp_path: Path) -> None:
     async with cluster(2, tmp_path) as (one, two):
         one.source.push([vip(Backend("10.0.0.1", 8080))])
-        await until(lambda: len(two.weights()) == 1)
+        await until(lambda: len(one.weights()) == len(two.weights()) == 1)
         two.source.push([VIP(WEB, (Backend("10.0.0.2", 8080),), principal="thief")])
         await until(lambda: bool(one.node.judgement.refusals and two.node.judgement.refusals))
         assert one.weights() == two.weights() == {"10.0.0.1:8080": 1}
