@@ -13,15 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.headline import costs
 from benchmarks.headline.costs import Processor
 from benchmarks.headline.experiment import FIRST_TASK_PORT, PORT, VIP, Experiment
-from benchmarks.headline.kernels import Casualties, KernelTable, count_of, lowest_priority, watch
+from benchmarks.headline.kernels import Casualties, Condition, KernelTable, Tail, count_of, watch
+from benchmarks.headline.logs import Line, carried_out, what_was_told
 from pyminuteman.testing.daemon_cluster import DaemonCluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,28 +189,33 @@ class Bench:
                 node = chance.randrange(self.experiment.nodes)
                 port, vip = (EXTRA_PORT + count, None) if what == "task" else (None, f"11.0.1.{count + 1}")
                 wanted = self.experiment.tasks + 1
-                found.append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted))
-                self._change(node, self.document(node), self.experiment.tasks)
+                found.append(self._change(node, self.document(node, extra_port=port, extra_vip=vip), wanted, "add"))
+                self._change(node, self.document(node), self.experiment.tasks, "remove")
         return times
 
-    def _change(self, node: int, document: str, wanted: int) -> float | None:
-        last = 0.0
-
-        def look(_node: int, text: bytes) -> bool:
-            nonlocal last
-            if count_of(text) != wanted:
-                return False
-            last = time.perf_counter() - began
-            return True
-
-        began = time.perf_counter()
-        self.cluster.say(node, document)
-        with lowest_priority():
-            missing = watch(self.tables, look, CHANGE_SECONDS)
-        if missing:
-            say(f"a change of n{node} has not come to n{', n'.join(map(str, missing))} within {CHANGE_SECONDS:g} s")
+    def _change(self, node: int, document: str, wanted: int, what: str) -> float | None:
+        conditions = {
+            one: Condition(one, lambda lines: carried_out(lines, what, 1), lambda text: count_of(text) == wanted)
+            for one in self.everybody
+        }
+        with self._tails(self.everybody) as tails:
+            began = time.time_ns() / 1e9
+            self.cluster.say(node, document)
+            found = watch(conditions, self.tables, tails, CHANGE_SECONDS)
+        if missing := conditions.keys() - found.keys():
+            say(f"a change of n{node} has not come to n{', n'.join(map(str, sorted(missing)))} within {CHANGE_SECONDS:g} s")
             return None
-        return round(last, 4)
+        return round(max(found.values()) - began, 4)
+
+    @contextmanager
+    def _tails(self, nodes: Iterable[int]) -> Iterator[dict[int, Tail]]:
+        """What these daemons log from now on."""
+        tails = {node: Tail(self.cluster.directory(node) / "log") for node in nodes}
+        try:
+            yield tails
+        finally:
+            for tail in tails.values():
+                tail.close()
 
     def panic(self) -> dict[str, Any]:
         """The requests, and in their midst the panic."""
@@ -218,41 +224,35 @@ class Bench:
         client = self._program("benchmarks.headline.client", experiment.tester, json.dumps(experiment.as_data()))
         self.tell(client)
         survivors = {node: table for node, table in self.tables.items() if node not in dead}
-        left = (experiment.nodes - len(dead)) * experiment.tasks_per_node
-        casualties = Casualties(map(self.cluster.address, dead), left)
-        weightless: dict[int, float] = {}
-        gone: dict[int, float] = {}
-        wrongly_out = 0
+        lost = len(dead) * experiment.tasks_per_node
+        casualties = Casualties(map(self.cluster.address, dead), experiment.tasks - lost)
+        stages: dict[str, tuple[Callable[[list[Line]], float | None], Callable[[bytes], bool]]] = {
+            "weightless": (lambda lines: carried_out(lines, "edit", lost), lambda text: casualties(text)[0] == 0),
+            "gone": (lambda lines: carried_out(lines, "remove", lost), lambda text: casualties(text)[1] == 0),
+        }
+        conditions = {(stage, node): Condition(node, *stages[stage]) for stage in stages for node in survivors}
         assert client.stdin is not None
         client.stdin.write("begin\n")
         begin = self._moment()
         time.sleep(experiment.panic_seconds)
         before = self._moment()
-        panic_ns = self.cluster.panic(dead)
-        took = (time.time_ns() - panic_ns) / 1e9
-        own = time.thread_time()
-
-        def look(node: int, text: bytes) -> bool:
-            nonlocal wrongly_out
-            after = (time.time_ns() - panic_ns) / 1e9
-            weighted, there, out = casualties(text)
-            wrongly_out = max(wrongly_out, out)
-            if not weighted:
-                weightless.setdefault(node, round(after, 4))
-            if not there:
-                gone[node] = round(after, 4)
-            return not there
-
-        if experiment.form == "daemons":
-            with lowest_priority():
-                watch(survivors, look, WATCH_SECONDS)
-        own = time.thread_time() - own
-        time.sleep(max(0.0, AFTERMATH_SECONDS - (time.time_ns() - panic_ns) / 1e9))
-        aftermath = self._moment()
-        said = json.loads(self.tell(client))
+        with self._tails(survivors if experiment.form == "daemons" else ()) as tails:
+            panic_ns = self.cluster.panic(dead)
+            took = (time.time_ns() - panic_ns) / 1e9
+            own = time.thread_time()
+            seen = watch(conditions, survivors, tails, WATCH_SECONDS) if tails else {}
+            own = time.thread_time() - own
+            wrongly_out = max(casualties(table.text())[2] for table in survivors.values())
+            time.sleep(max(0.0, AFTERMATH_SECONDS - (time.time_ns() - panic_ns) / 1e9))
+            aftermath = self._moment()
+            said = json.loads(self.tell(client))
+            for tail in tails.values():
+                tail.read()
+            told = what_was_told(
+                {node: tail.lines for node, tail in tails.items()}, {f"n{node}" for node in dead}, panic_ns / 1e9
+            )
         for table in survivors.values():
             wrongly_out = max(wrongly_out, casualties(table.text())[2])
-        told = self._told(sorted(survivors), dead, panic_ns) if experiment.form == "daemons" else {}
         return {
             "dead": dead,
             "survivors": len(survivors),
@@ -260,34 +260,14 @@ class Bench:
             "panic_seconds": round((panic_ns - said["began_ns"]) / 1e9, 5),
             "panic_took_seconds": round(took, 4),
             "requests": said["requests"],
-            "weightless_seconds": {str(node): at for node, at in sorted(weightless.items())},
-            "gone_seconds": {str(node): at for node, at in sorted(gone.items())},
+            "weightless_seconds": {
+                str(node): round(at - panic_ns / 1e9, 4) for (stage, node), at in seen.items() if stage == "weightless"
+            },
+            "gone_seconds": {str(node): round(at - panic_ns / 1e9, 4) for (stage, node), at in seen.items() if stage == "gone"},
             "wrongly_out": wrongly_out,
             "load": between(begin, before, 0.0),
             "aftermath": between(before, aftermath, own),
         }
-
-    def _told(self, survivors: list[int], dead: list[int], panic_ns: int) -> dict[str, Any]:
-        """When each survivor's daemon held the last of the dead for suspect, and for down; and which live ones any of them did.
-
-        Seconds after the panic, by the daemons' own logs of events: so much of the time until a kernel is repaired is detection.
-        """
-        names = {f"n{node}" for node in dead}
-        found: dict[str, Any] = {"suspected_seconds": {}, "down_seconds": {}, "wrongly_suspected": 0, "wrongly_down": 0}
-        for node in survivors:
-            for kind, what in (("member_suspect", "suspected"), ("member_down", "down")):
-                times = {}
-                for event in self.cluster.ask(node, "/v1/events?format=json&since=0")["events"]:
-                    after = datetime.fromisoformat(event["time"]).timestamp() - panic_ns / 1e9
-                    if event["kind"] != kind or after < 0:
-                        continue
-                    if event["data"]["name"] in names:
-                        times[event["data"]["name"]] = after
-                    else:
-                        found[f"wrongly_{what}"] += 1
-                if times.keys() == names:
-                    found[f"{what}_seconds"][str(node)] = round(max(times.values()), 3)
-        return found
 
     def _moment(self) -> tuple[float, Processor, dict[int, float]]:
         used = {}

@@ -1,7 +1,9 @@
-"""What the kernels of a cluster hold, read from `/proc/net/ip_vs` of each namespace while all goes on.
+"""What the kernels of a cluster hold, and since when.
 
-Reading a table of 1,000 costs a millisecond, so only kernels are read that have not yet been seen as they should be; and by whoever has the
-lowest priority, so that reading is not what is waited for. A time so found is when the table was read, and so *an upper bound*.
+When a kernel is as it should be is said by its daemon's log: a line comes when the kernel has acknowledged the change, with the time. Then
+its table is read, and only what was seen there counts. Such a time is *an upper bound*: the kernel was so a little before. Reading the
+tables all the time instead would take more of a shared processor than all the daemons do, and reading them at the lowest priority finds the change
+when the daemons leave time for it, seconds late.
 """
 
 from __future__ import annotations
@@ -10,14 +12,21 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
+from benchmarks.headline.logs import Line, lines_of
 from pyminuteman.host.namespaces import in_namespace
+
+K = TypeVar("K", bound=Hashable)
 
 _ROW = re.compile(rb"\n  -> ([0-9A-F]{8}):([0-9A-F]{4}) +\w+ +(\d+)")
 _READ_BYTES = 1 << 20
-_PAUSE_SECONDS = 0.001
+_PAUSE_SECONDS = 0.025
+_LOOK_SECONDS = 0.5
+"""A kernel whose log does not say that it is as it should be is looked at so often all the same."""
 
 
 def count_of(text: bytes) -> int:
@@ -69,33 +78,57 @@ class Casualties:
         return sum(1 for weight in dead if weight != b"0"), len(dead), self._alive - working
 
 
-@contextmanager
-def lowest_priority() -> Iterator[None]:
-    """Whatever else wants the processor goes first; of the calling thread."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, 19)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)
+class Tail:
+    """What a daemon logs from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._file.seek(0, os.SEEK_END)
+        self._rest = b""
+        self.lines: list[Line] = []
+
+    def read(self) -> None:
+        """Take in what is new."""
+        *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
+        self.lines += lines_of(b"\n".join(whole).decode(errors="replace"))
+
+    def close(self) -> None:
+        """Once."""
+        self._file.close()
 
 
-def watch(tables: dict[int, KernelTable], look: Callable[[int, bytes], bool], seconds: float) -> list[int]:
-    """Read each table again and again until it has been seen as it should be.
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is waited for in one kernel.
 
-    Args:
-        tables: By node.
-        look: Given the node and the text of its table: whether that need not be read again.
-        seconds: The most that it may take.
-
-    Returns:
-        The nodes whose tables did not come to be so.
+    Attributes:
+        said: When its log says so, in seconds of the epoch; None: it does not.
+        is_so: Whether a table is so, by its text.
     """
+
+    node: int
+    said: Callable[[list[Line]], float | None]
+    is_so: Callable[[bytes], bool]
+
+
+def watch(
+    conditions: Mapping[K, Condition], tables: Mapping[int, KernelTable], tails: Mapping[int, Tail], seconds: float
+) -> dict[K, float]:
+    """Since when each was seen to be so, in seconds of the epoch; what did not come about in time is not in it."""
     end = time.perf_counter() + seconds
-    left = dict(tables)
+    look_at = time.perf_counter() + _LOOK_SECONDS
+    left = dict(conditions)
+    found: dict[K, float] = {}
     while left and time.perf_counter() < end:
-        for node in list(left):
-            if look(node, left[node].text()):
-                del left[node]
         time.sleep(_PAUSE_SECONDS)
-    return sorted(left)
+        for tail in tails.values():
+            tail.read()
+        is_time = time.perf_counter() >= look_at
+        if is_time:
+            look_at = time.perf_counter() + _LOOK_SECONDS
+        for key, condition in list(left.items()):
+            said = condition.said(tails[condition.node].lines)
+            if (said is not None or is_time) and condition.is_so(tables[condition.node].text()):
+                found[key] = time.time_ns() / 1e9 if said is None else said
+                del left[key]
+    return found

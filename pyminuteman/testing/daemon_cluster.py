@@ -287,8 +287,9 @@ group = ""
         self._orders.flush()
 
     def _read(self, answers: IO[bytes]) -> None:
-        for line in answers:
-            self._answers.put(json.loads(line))
+        with answers:
+            for line in answers:
+                self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def _take_all(self) -> None:

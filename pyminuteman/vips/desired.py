@@ -19,7 +19,7 @@ from pyminuteman.ipvs.destination import Destination
 from pyminuteman.ipvs.service import Protocol, Service
 from pyminuteman.vips.address_book import AddressBook
 from pyminuteman.vips.claims import Claim, Conflict, join
-from pyminuteman.vips.model import VIP, BackendKey, VIPKey, VIPName
+from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName
 from pyminuteman.vips.resolution import Adjustments, Conditions, Exclusion, FailedOpen, Reach, Resolution, Target, resolve
 
 __all__ = ["DesiredState", "DesiredTable", "NameRecord"]
@@ -124,10 +124,10 @@ class DesiredTable:
             return  # only who says so is different
         if before is None:
             self._enter(key)
+            self._link(key, vip.backends)
         else:
-            self._unlink(before)
+            self._relink(before, vip)
         self._vips[key] = vip
-        self._link(vip)
         self._conflicts.pop(key, None)
         if conflicts:
             self._conflicts[key] = conflicts
@@ -249,7 +249,7 @@ class DesiredTable:
 
     def _leave(self, key: VIPKey) -> None:
         self._services = None
-        self._unlink(self._vips.pop(key))
+        self._unlink(key, self._vips.pop(key).backends)
         del self._claims[key]
         self._conflicts.pop(key, None)
         self._resolutions.pop(key, None)
@@ -261,16 +261,24 @@ class DesiredTable:
         else:
             self._book.release(key.host)
 
-    def _link(self, vip: VIP) -> None:
-        for backend in vip.backends:
-            self._by_backend.setdefault(backend.key, set()).add(vip.key)
+    def _link(self, key: VIPKey, backends: Iterable[Backend]) -> None:
+        for backend in backends:
+            self._by_backend.setdefault(backend.key, set()).add(key)
             if backend.agent:
-                self._by_agent.setdefault(backend.agent, set()).add(vip.key)
+                self._by_agent.setdefault(backend.agent, set()).add(key)
 
-    def _unlink(self, vip: VIP) -> None:
-        for backend in vip.backends:
-            _drop(self._by_backend, backend.key, vip.key)
-            _drop(self._by_agent, backend.agent, vip.key)
+    def _unlink(self, key: VIPKey, backends: Iterable[Backend]) -> None:
+        for backend in backends:
+            _drop(self._by_backend, backend.key, key)
+            _drop(self._by_agent, backend.agent, key)
+
+    def _relink(self, before: VIP, after: VIP) -> None:
+        """Backends that are the same objects stay as they are, but for those of hosts that lose another one."""
+        gone = {id(backend): backend for backend in before.backends}
+        new = [backend for backend in after.backends if gone.pop(id(backend), None) is None]
+        self._unlink(before.key, gone.values())
+        agents = {backend.agent for backend in gone.values()}
+        self._link(after.key, [*new, *(backend for backend in after.backends if backend.agent in agents)])
 
 
 def _drop(index: dict[K, set[VIPKey]], at: K, key: VIPKey) -> None:

@@ -69,8 +69,7 @@ class Networks:
 
     def __contains__(self, address: str) -> bool:
         """Whether the address is in one of them."""
-        family, packed = parse_address(address)
-        value = int.from_bytes(packed, "big")
+        family, value = _number(address)
         return any(value >> shift == bits for shift, bits in self._by_family[family])
 
     def __eq__(self, other: object) -> bool:
@@ -296,6 +295,13 @@ class Policy:
     def _denied(self, address: str) -> str:
         """What kind of address it is, if nobody may be there; else nothing."""
         return _never(address) or ("denied by the policy" if self.denied.texts and address in self.denied else "")
+
+
+@lru_cache(maxsize=4096)
+def _number(address: str) -> tuple[int, int]:
+    """Its family, and its bits as a number. Kept, for many backends are on few hosts."""
+    family, packed = parse_address(address)
+    return family, int.from_bytes(packed, "big")
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import lru_cache
+from typing import Final
 
 from pyminuteman.addresses import IPV4, IPV6
 from pyminuteman.ipvs.destination import Destination, ForwardingMethod
@@ -23,6 +25,8 @@ from pyminuteman.vips.model import VIP, WEIGHT_MAX, Backend, BackendKey, Invalid
 
 __all__ = ["Adjustments", "Conditions", "Exclusion", "FailedOpen", "Reach", "Reason", "Resolution", "Target", "resolve"]
 
+_ROWS_KEPT: Final = 1 << 15
+"""Destinations that are not built anew: those in use are held by the desired state anyway, so that one costs some 200 bytes more."""
 Target = tuple[VIPKey | None, BackendKey]
 """A backend behind one VIP; or, with None, behind every VIP that has it."""
 
@@ -120,10 +124,13 @@ class Adjustments:
                 msg = f"{vip or 'every VIP'}: {backend}: {weight!r} is not a weight (0 to {WEIGHT_MAX})"
                 raise InvalidVIPError(msg)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing does, as nearly always."""
+        return not (self.unhealthy or self.drained or self.drained_agents or self.weights)
+
     def weigh(self, vip: VIPKey, backend: Backend) -> tuple[int, Reason]:
         """The weight of a backend that is in reach and healthy; and, if that is 0, why."""
-        if not (self.drained or self.drained_agents or self.weights):  # as nearly always
-            return backend.weight, Reason.SOURCE
         here, everywhere = (vip, backend.key), (None, backend.key)
         if here in self.drained or everywhere in self.drained or backend.agent in self.drained_agents:
             return 0, Reason.DRAINED
@@ -132,8 +139,7 @@ class Adjustments:
 
     def fails(self, vip: VIPKey, backend: Backend) -> bool:
         """Whether it fails its health check."""
-        unhealthy = self.unhealthy
-        return bool(unhealthy) and ((vip, backend.key) in unhealthy or (None, backend.key) in unhealthy)
+        return (vip, backend.key) in self.unhealthy or (None, backend.key) in self.unhealthy
 
 
 _NO_ADJUSTMENTS = Adjustments()
@@ -244,8 +250,12 @@ def _candidates(vip: VIP, backends: Sequence[Backend], conditions: Conditions, e
     found: list[_Candidate] = []
     places: dict[tuple[str, int], BackendKey] = {}
     adjustments = conditions.adjustments
+    are_adjusted = not adjustments.is_empty
     for backend in backends:
-        weight, reason = adjustments.weigh(vip.key, backend)
+        weight, reason, fails = backend.weight, Reason.SOURCE, False
+        if are_adjusted:
+            weight, reason = adjustments.weigh(vip.key, backend)
+            fails = adjustments.fails(vip.key, backend)
         place = _place(vip, backend, conditions.own_addresses)
         try:
             destination = _destination(vip, place, weight)
@@ -256,13 +266,18 @@ def _candidates(vip: VIP, backends: Sequence[Backend], conditions: Conditions, e
         if first != backend.key:
             exclusions.append(Exclusion(vip.key, backend.key, held=False, reason=Reason.DUPLICATE, detail=str(first)))
             continue
-        fails = adjustments.fails(vip.key, backend)
         found.append(_Candidate(backend, destination, conditions.reach_of(backend), fails, reason))
     return found
 
 
 def _destination(vip: VIP, place: BackendKey | Destination, weight: int) -> Destination:
-    return Destination(place.address, place.port, weight, vip.settings.forward)
+    return _row(place.address, place.port, weight, vip.settings.forward)
+
+
+@lru_cache(maxsize=_ROWS_KEPT)
+def _row(address: str, port: int, weight: int, forward: ForwardingMethod) -> Destination:
+    """A VIP is resolved whenever one of its backends changes, and building the others' destinations anew was three quarters of that."""
+    return Destination(address, port, weight, forward)
 
 
 def _place(vip: VIP, backend: Backend, own_addresses: frozenset[str]) -> BackendKey:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of what is installed
 
-from benchmarks.headline import costs, figures, kernels, report  # noqa: E402
+from benchmarks.headline import costs, figures, kernels, logs, report  # noqa: E402
 from benchmarks.headline.aims import aims  # noqa: E402
 from benchmarks.headline.experiment import Experiment  # noqa: E402
 from benchmarks.headline.run import planned, without_most_requests  # noqa: E402
@@ -162,6 +162,34 @@ def test_rows_of_the_dead_are_told_from_the_others() -> None:
     assert kernels.Casualties(["10.61.0.2"], 2)(TEXT) == (1, 2, 0)
     assert kernels.Casualties(["10.61.0.3"], 3)(TEXT) == (1, 1, 1)  # 10.61.0.2:8001 lives and has weight 0
     assert kernels.Casualties(["10.61.0.9"], 5)(TEXT) == (0, 0, 2)
+
+
+LOG = """2026-11-28 11:07:48,950 INFO sync: add 10 destinations, in 0.2 ms
+2026-11-28 11:07:54,581 INFO member_suspect: n3 is suspect
+2026-11-28 11:07:54,600 INFO sync: edit 25 destinations, in 0.1 ms
+Traceback (most recent call last):
+2026-11-28 11:07:54,700 INFO sync: add 1 service, edit 1 destination, remove 20 destinations, in 0.1 ms
+2026-11-28 11:07:55,581 INFO member_down: n3 is down
+"""
+
+
+def test_what_a_daemon_logs_tells_when_the_kernel_had_it_and_never_too_early() -> None:
+    lines = logs.lines_of(LOG)
+    begin = lines[0].at
+    assert [line.kind for line in lines] == ["sync", "member_suspect", "sync", "sync", "member_down"]
+    assert begin % 1 == pytest.approx(0.951)
+    at = {count: logs.carried_out(lines, "edit", count) for count in (1, 25, 26, 27)}
+    assert at == {1: lines[2].at, 25: lines[2].at, 26: lines[3].at, 27: None}
+    assert logs.carried_out(lines, "remove", 20) == lines[3].at
+    told = logs.what_was_told({0: lines, 1: lines[:3], 2: []}, {"n3"}, begin)
+    assert told["suspected_seconds"] == {"0": pytest.approx(5.631), "1": pytest.approx(5.631)}
+    assert told["down_seconds"] == {"0": pytest.approx(6.631)}
+    assert logs.what_was_told({0: lines}, {"n4"}, begin) == {
+        "suspected_seconds": {},
+        "wrongly_suspected": 1,
+        "down_seconds": {},
+        "wrongly_down": 1,
+    }
 
 
 def test_a_processor_is_as_busy_as_its_ticks_say() -> None:

@@ -46,6 +46,10 @@ def reach(known: Mapping[str, Reach]) -> Any:
     return lambda agent: known.get(agent, Reach.UP)
 
 
+def weights(state: DesiredState) -> dict[str, int]:
+    return {str(row): row.weight for rows in state.services.values() for row in rows}
+
+
 # -- what it says ------------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +88,19 @@ def test_a_host_is_asked_about_once_however_many_backends_it_has() -> None:
 
     table(claim(WEB, A, B), claim(FOO, A, C), own="10.0.0.3").refresh(ask)
     assert sorted(asked) == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_a_host_still_bears_on_a_vip_that_has_lost_one_of_its_backends() -> None:
+    both = Backend("10.0.0.1", 9090, agent="10.0.0.1")
+    desired = table(claim(WEB, A, B, both))
+    desired.refresh(up)
+    desired.put(WEB, [claim(WEB, A, B)])
+    desired.refresh(up)
+    assert weights(desired.refresh(reach({"10.0.0.1": Reach.SUSPECT}))) == {"10.0.0.1:8080": 0, "10.0.0.2:8080": 1}
+    desired.put(WEB, [claim(WEB, B, Backend("10.0.0.1", 8080, agent="10.0.0.3"))])  # the place is another host's now
+    state = desired.refresh(reach({"10.0.0.1": Reach.SUSPECT, "10.0.0.3": Reach.UP}))
+    assert weights(state) == {"10.0.0.1:8080": 1, "10.0.0.2:8080": 1}
+    assert weights(desired.refresh(reach({"10.0.0.3": Reach.SUSPECT}))) == {"10.0.0.1:8080": 0, "10.0.0.2:8080": 1}
 
 
 def test_a_backend_on_no_member_comes_and_goes_like_any_other() -> None:
