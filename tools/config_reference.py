@@ -71,8 +71,9 @@ Told, and no error: networks of names or rules that are not managed, rules that 
 
 ## Reloading
 
-What is marked *yes* may count as soon as it is reloaded (`SIGHUP`, `POST /v1/reload`). All other keys take a restart. What a reload could not make
-count is said.
+What is marked *yes* counts as soon as it is reloaded (`SIGHUP`, `minuteman reload`, `POST /v1/reload`), and so do the contents of
+`cluster.key_file`, `api.token_file`, `api.cert`, `api.key` and `api.client_ca`. All other keys take a restart, which is said again with each
+reload until it is so. All of it counts, or nothing does: [the daemon](../daemon.md#reloading) has the rules.
 """
 
 _SECTIONS: Final[Mapping[str, str]] = {

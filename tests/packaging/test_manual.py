@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ import click
 import pytest
 
 from pyminuteman.cli.root import root
+from pyminuteman.daemon.config_changes import takes_restart
+from pyminuteman.daemon.config_document import KEYS
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,42 @@ def test_every_page_is_there(manual: Path) -> None:
     names = {page.name for page in pages(manual)}
     assert names >= PAGES | BY_HAND
     assert all(page.parent.name == f"man{page.suffix[1:]}" for page in pages(manual))
+
+
+def test_the_page_of_the_configuration_has_its_keys_and_no_others() -> None:
+    found: dict[str, set[str]] = {}
+    section = ""
+    previous = ""
+    for line in (ROOT / "docs/man/minuteman.toml.5").read_text().splitlines():
+        if line.startswith(".SH"):
+            match = re.fullmatch(r'\.SH "\[+([\w.]+)\]+"', line)
+            section = match[1] if match else line
+            found.setdefault(section, set())
+        elif section in KEYS and line.startswith((".B ", ".BR ")) and previous == ".TP":
+            found[section] |= set(re.findall(r"[a-z_0-9.]+", line.partition(" ")[2]))
+        previous = line
+    for name in ("node", "cluster", "names", "ipvs", "health", "host", "namespaces", "api", "log"):
+        assert found[name] == set(KEYS[name]), name
+    assert found["store"] == {*KEYS["store"], "etcd", "limits"}
+    assert found["source"] == {*KEYS["source"], "health"}
+    assert found["policy"] == {*KEYS["policy"], "policy.rule"}
+
+
+def test_the_page_of_the_configuration_says_what_a_reload_takes(manual: Path) -> None:
+    text = " ".join(shown(manual / "man/man5/minuteman.toml.5").split())
+    said = text.partition("These sections count at once: ")[2].partition(" So do ")[0]
+    keys = [f"{section}.{key}" for section, readers in KEYS.items() for key in readers]
+    whole = [
+        section
+        for section in KEYS
+        if "." not in section and not any(takes_restart(key) for key in keys if key.split(".")[0] == section)
+    ]
+    partly = [key for key in keys if key.split(".")[0] not in whole and not takes_restart(key)]
+    assert set(re.findall(r"\[+(\w+)\]+", said)) == {*whole, *(key.split(".")[0] for key in partly)}
+    assert {key for key in partly if key.startswith("api.")} == {"api.hosts", "api.metrics_labels"}
+    assert "hosts and metrics_labels of [api]" in said
+    assert [key for key in keys if key.startswith("health.") and takes_restart(key)] == ["health.concurrency"]
+    assert "[health] but for concurrency" in said
 
 
 def test_no_page_makes_its_readers_complain(manual: Path) -> None:
