@@ -37,7 +37,9 @@ def page() -> str:
     from pyminuteman.cli.root import root  # noqa: PLC0415 - takes everything that commands need
 
     top = click.Context(root, info_name="minuteman", **root.context_settings)
-    return "\n".join([_HEAD, *(line for command, context in ((root, top), *verbs(root, top)) for line in _section(command, context))])
+    return "\n".join(
+        [_HEAD, *(line for command, context in ((root, top), *verbs(root, top)) for line in _section(command, context))]
+    )
 
 
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:
