@@ -24,8 +24,7 @@ def verbs(group: click.Group, context: click.Context) -> Iterator[tuple[click.Co
     """The commands below a group, and groups before what is in them, in the order of their help."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        assert command is not None
-        if command.hidden:
+        if command is None or command.hidden:
             continue
         own = click.Context(command, info_name=name, parent=context)
         yield command, own
@@ -38,7 +37,9 @@ def page() -> str:
     from pyminuteman.cli.root import root  # noqa: PLC0415 - takes everything that commands need
 
     top = click.Context(root, info_name="minuteman", **root.context_settings)
-    return "\n".join([_HEAD, *(line for command, context in ((root, top), *verbs(root, top)) for line in _section(command, context))])
+    return "\n".join(
+        [_HEAD, *(line for command, context in ((root, top), *verbs(root, top)) for line in _section(command, context))]
+    )
 
 
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:
