@@ -31,6 +31,7 @@ class Experiment:
         rest_seconds: For which the cluster at rest is measured.
         changes: How often a task, and how often a VIP, is added at a source before the panic.
         dead_share: How many of the nodes panic.
+        scheduler: Of the VIP, in the kernel.
     """
 
     nodes: int = 40
@@ -45,6 +46,7 @@ class Experiment:
     rest_seconds: float = 15.0
     changes: int = 5
     dead_share: float = 0.125
+    scheduler: str = "wlc"
 
     def __post_init__(self) -> None:
         """Raises ValueError: there are fewer than two nodes, or tasks that cannot be spread evenly."""

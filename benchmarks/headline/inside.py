@@ -76,7 +76,7 @@ class Bench:
 
         def vip(listen: str, ports: Any) -> str:
             rows = "".join(f'[[vip.backend]]\naddress = "{address}"\nport = {port}\n' for port in ports)
-            return f'[[vip]]\nlisten = "tcp://{listen}:{PORT}"\nscheduler = "wlc"\n{rows}'
+            return f'[[vip]]\nlisten = "tcp://{listen}:{PORT}"\nscheduler = "{self.experiment.scheduler}"\n{rows}'
 
         ports = [*self.ports()[:tasks], *([] if extra_port is None else [extra_port])]
         return vip(VIP, ports) + ("" if extra_vip is None else vip(extra_vip, [FIRST_TASK_PORT]))

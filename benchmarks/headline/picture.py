@@ -40,7 +40,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
     rows[-1, 0].set_xlabel("seconds after the panic, when a request was meant to begin")
     experiment = next(iter(runs.values()))["experiment"]
     dead = len(next(iter(runs.values()))["dead"])
-    title = f"{dead} of {experiment['nodes']} nodes panic; {experiment['tasks']:,} tasks behind one VIP, a connection for each request"
+    title = f"{dead} of {experiment['nodes']} nodes panic; {experiment['tasks']:,} tasks behind one VIP ({experiment['scheduler']}), a connection for each request"
     figure.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")
     rows[0, 0].legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, ncols=2)
     figure.tight_layout(rect=(0, 0, 1, 0.985))

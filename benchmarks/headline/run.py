@@ -32,6 +32,7 @@ from pyminuteman.testing.network_namespace import why_no_host_ipvs  # noqa: E402
 RESULTS = HERE / "results"
 SIZES = (10, 20, 40)
 RUNS = 5
+SCHEDULER = "wlc"
 GUEST_MEMORY = "3G"
 GUEST_SECONDS = 1200.0
 LINES = {"daemons": 6, "static": 4}
@@ -40,18 +41,18 @@ QUICK = {"tasks": 150, "rest_seconds": 3.0, "changes": 1, "panic_seconds": 3.0, 
 QUICK_NODES = 6
 
 
-def planned(sizes: list[int], runs: int, seed: int, *, quick: bool) -> list[Experiment]:
+def planned(sizes: list[int], runs: int, seed: int, *, quick: bool, scheduler: str = SCHEDULER) -> list[Experiment]:
     """The largest as often as asked, the others three runs for its five; once more without repair. In turns, for machines drift."""
     if quick:
         forms: list[Any] = ["daemons", "static"]
-        return [Experiment(nodes=QUICK_NODES, form=form, seed=seed, **QUICK) for form in forms]  # type: ignore[arg-type]
+        return [Experiment(nodes=QUICK_NODES, form=form, seed=seed, scheduler=scheduler, **QUICK) for form in forms]  # type: ignore[arg-type]
     few = max(1, round(runs * 0.6))
     found = []
     for block in range(runs):
         due = [nodes for nodes in sizes if block < (runs if nodes == max(sizes) else few)]
-        found += [Experiment(nodes=nodes, seed=seed + 10 * block) for nodes in due]
+        found += [Experiment(nodes=nodes, seed=seed + 10 * block, scheduler=scheduler) for nodes in due]
         if block == 0:
-            found.append(Experiment(nodes=max(sizes), form="static", seed=seed))
+            found.append(Experiment(nodes=max(sizes), form="static", seed=seed, scheduler=scheduler))
     return found
 
 
@@ -111,6 +112,7 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true", help=f"a check: one run of {QUICK_NODES} nodes, with daemons and without repair"
     )
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000, help="who dies, and when clients begin")
+    parser.add_argument("--scheduler", choices=("wlc", "rr"), default=SCHEDULER, help="of the VIP (default %(default)s)")
     parser.add_argument("--guest", action="store_true", help="use a guest even if this kernel has IPVS")
     parser.add_argument(
         "-o", "--output", choices=("table", "json"), default="table", help="what to print (default %(default)s)"
@@ -123,12 +125,13 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     try:
         options.nodes = sorted({int(word) for word in options.nodes.split(",")})
-        options.planned = planned(options.nodes, options.runs, options.seed, quick=options.quick)
+        options.planned = planned(options.nodes, options.runs, options.seed, quick=options.quick, scheduler=options.scheduler)
     except ValueError as error:
         parser.error(f"--nodes: {error}")
     if options.runs < 1:
         parser.error("--runs: at least 1")
-    everything = not options.quick and tuple(options.nodes) == SIZES and options.runs >= RUNS
+    asked = (tuple(options.nodes), options.scheduler)
+    everything = not options.quick and asked == (SIZES, SCHEDULER) and options.runs >= RUNS
     options.save = everything if options.save is None else options.save
     return options
 
