@@ -96,6 +96,7 @@ class Soak:
         self._disturbed_at = 0.0
         self._memory_at = 0.0
         self._said_late_at = 0.0
+        self._rested_in_round = 0
 
     def run(self) -> None:
         """All of it; what is wrong is in `findings` afterwards."""
@@ -166,7 +167,7 @@ class Soak:
                 return
             self._do(step)
         self._settle()
-        if self.rounds % REST_EVERY_ROUNDS == 0 and not self._world.is_open(_now()):
+        if self.rounds >= self._rested_in_round + REST_EVERY_ROUNDS and not self._world.is_open(_now()):
             self._rest()
 
     def _do(self, step: Step) -> None:
@@ -197,12 +198,12 @@ class Soak:
                 self.stop.set()  # nothing that follows would tell more
             if not over:
                 time.sleep(_LOOK_SECONDS)
-        took = self.convergence.times[-1] if self.convergence.times else 0.0
-        answered = sum(self._client.answers.values())
-        self.say(
-            f"{self._clock()}  round {self.rounds} has settled {took:.1f} s after its last disturbance; "
-            f"{answered} requests answered, {self.failed} failed, {len(self.findings)} findings"
-        )
+        if over and not self.stop.is_set():
+            answered = sum(self._client.answers.values())
+            self.say(
+                f"{self._clock()}  round {self.rounds} has settled {self.convergence.times[-1]:.1f} s after its last disturbance; "
+                f"{answered} requests answered, {self.failed} failed, {len(self.findings)} findings"
+            )
 
     def _differences(self) -> dict[int, str]:
         now = _now()
@@ -237,6 +238,7 @@ class Soak:
         for node, then in before.items():
             self._find(nothing_written(node, then, self._at_rest(node)))
         self.rests += 1
+        self._rested_in_round = self.rounds
 
     def _wait_for_quiet(self) -> None:
         quiet, most = QUIET_SECONDS * self.options.patience, CONVERGENCE_SECONDS * self.options.patience
