@@ -36,8 +36,11 @@ CONVERGENCE_SECONDS: Final = 60.0
 """An audit (12 s), a drain (2 s) and detection take twenty, as much as a retry after a full disk; the rest is for a busy machine."""
 DETECTION_SECONDS: Final = 5.0
 API_SECONDS: Final = 10.0
-REST_SECONDS: Final = 3.0
-REST_EVERY_ROUNDS: Final = 3
+REST_SECONDS: Final = 14.0
+"""An audit of every daemon is within it."""
+QUIET_SECONDS: Final = 3.0
+"""A daemon that has changed its kernel sees to the host, and says so: for so long nobody has to have said so before a rest begins."""
+REST_EVERY_ROUNDS: Final = 8
 START_SECONDS: Final = 300.0
 REQUESTS_PER_SECOND: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
@@ -93,6 +96,7 @@ class Soak:
         self._disturbed_at = 0.0
         self._memory_at = 0.0
         self._said_late_at = 0.0
+        self._rested_in_round = 0
 
     def run(self) -> None:
         """All of it; what is wrong is in `findings` afterwards."""
@@ -163,7 +167,7 @@ class Soak:
                 return
             self._do(step)
         self._settle()
-        if self.rounds % REST_EVERY_ROUNDS == 0 and not self._world.is_open(_now()):
+        if self.rounds >= self._rested_in_round + REST_EVERY_ROUNDS and not self._world.is_open(_now()):
             self._rest()
 
     def _do(self, step: Step) -> None:
@@ -194,12 +198,12 @@ class Soak:
                 self.stop.set()  # nothing that follows would tell more
             if not over:
                 time.sleep(_LOOK_SECONDS)
-        took = self.convergence.times[-1] if self.convergence.times else 0.0
-        answered = sum(self._client.answers.values())
-        self.say(
-            f"{self._clock()}  round {self.rounds} has settled {took:.1f} s after its last disturbance; "
-            f"{answered} requests answered, {self.failed} failed, {len(self.findings)} findings"
-        )
+        if over and not self.stop.is_set():
+            answered = sum(self._client.answers.values())
+            self.say(
+                f"{self._clock()}  round {self.rounds} has settled {self.convergence.times[-1]:.1f} s after its last disturbance; "
+                f"{answered} requests answered, {self.failed} failed, {len(self.findings)} findings"
+            )
 
     def _differences(self) -> dict[int, str]:
         now = _now()
@@ -225,7 +229,7 @@ class Soak:
 
     def _rest(self) -> None:
         """See that nothing is written while nothing changes."""
-        self._look()
+        self._wait_for_quiet()
         before = {node: self._at_rest(node) for node in self._world.connected}
         end = _now() + REST_SECONDS
         while _now() < end and self._may_go_on():
@@ -234,6 +238,22 @@ class Soak:
         for node, then in before.items():
             self._find(nothing_written(node, then, self._at_rest(node)))
         self.rests += 1
+        self._rested_in_round = self.rounds
+
+    def _wait_for_quiet(self) -> None:
+        quiet, most = QUIET_SECONDS * self.options.patience, CONVERGENCE_SECONDS * self.options.patience
+        began = since = _now()
+        writes = self.logs.writes.total()
+        while _now() - since < quiet and self._may_go_on():
+            time.sleep(_LOOK_SECONDS)
+            self._look()
+            if self.logs.writes.total() != writes:
+                since, writes = _now(), self.logs.writes.total()
+            if _now() - began > most:
+                self._find(
+                    [Finding("rest", None, f"kernels are changed again and again, {most:g} s after all were as they should be")]
+                )
+                return
 
     def _at_rest(self, node: int) -> AtRest:
         ledger = self._stage.state_directory(node) / "ledger.json"
