@@ -109,8 +109,8 @@ class EventLog:
         """Number of the newest event; 0 when there was none yet."""
         return self._newest
 
-    def tell(self, kind: str, text: str, data: Mapping[str, Any] | None = None) -> Event:
-        """Something happened.
+    def tell(self, kind: str, text: str, data: Mapping[str, Any] | None = None, at: float | None = None) -> Event:
+        """Something happened, at that time, in seconds of the epoch; None: now.
 
         Raises:
             ValueError: The kind is none of :data:`KINDS`.
@@ -119,7 +119,7 @@ class EventLog:
             msg = f"{kind!r} is no kind of event"
             raise ValueError(msg)
         self._newest += 1
-        event = Event(self._newest, self._clock(), kind, text, dict(data or {}))
+        event = Event(self._newest, self._clock() if at is None else at, kind, text, dict(data or {}))
         self._events.append(event)
         self.counts[kind] += 1
         self._waiting.unpark_all()

@@ -27,13 +27,13 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.daemon import health_words as words
 from pyminuteman.daemon import marks as marking
 from pyminuteman.daemon.api.subject import MarkTarget, NotNow
-from pyminuteman.daemon.differences import differences
 from pyminuteman.daemon.entries import changes
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.faults import gather
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.marks import Marks
 from pyminuteman.daemon.namespaces import Namespaces
+from pyminuteman.daemon.news import News
 from pyminuteman.daemon.observed import Faults
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import claims_of
@@ -131,6 +131,7 @@ class Node:
         """What this node says to the others."""
         self._local: dict[str, bytes] = {}
         self._own_reconcilers = tuple(parts.reconcilers.values())
+        self._news = News(parts.events.tell, lambda: self._own_reconcilers, parts.clock)
         self._has_looked = False
         self._owners: dict[str, set[NodeId]] = {}
         self._wake = trio.Event()
@@ -273,6 +274,7 @@ class Node:
                 nursery.start_soon(reconciler.run)
             if self._parts.namespaces is not None:
                 nursery.start_soon(self._parts.namespaces.run, self)
+            nursery.start_soon(self._news.run)
             nursery.start_soon(self._watch_health)
             with trio.move_on_after(_SETTLE_SECONDS):
                 await self.store.wait_ready()
@@ -446,12 +448,9 @@ class Node:
         self._outlook.adjust(self.marks.adjustments(lambda node: agents.get(node, ()), self.words.unhealthy))
         before = self._outlook.state
         state = self._outlook.refresh(reach_table(members))
-        for refusal in self._outlook.take_refusals():
-            self.events.tell("refused", str(refusal), {"vip": str(refusal.vip), "reason": refusal.reason.name.lower()})
-        for kind, text, data in differences(before, state):
-            self.events.tell(kind, text, data)
         for reconciler in self.reconcilers.values():
             reconciler.want(state, since=since)
+        self._news.note(before, state, self._outlook.take_refusals())
         self._has_looked = True
 
 

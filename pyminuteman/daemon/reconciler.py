@@ -181,6 +181,7 @@ class Reconciler:
         self._fresh: frozenset[ServiceKey] = frozenset()
         self._drains: dict[ServiceKey, float] = {}
         self._wanted: DesiredState | None = None
+        self._tried = trio.Event()
         self._since: float | None = None
         self._wake = trio.Event()
         self._audit_at = -math.inf
@@ -212,10 +213,16 @@ class Reconciler:
         if self._wanted is state:
             return
         self._wanted = state
+        if self._tried.is_set():
+            self._tried = trio.Event()
         self.status.last_queued_at = self._clock()
         if self._since is None:
             self._since = since
         self._wake.set()
+
+    async def caught_up(self) -> None:
+        """Wait until the newest desire was carried out, or was tried in vain."""
+        await self._tried.wait()
 
     def wake(self, *, audit: bool = False) -> None:
         """Look again; with ``audit`` by reading the kernel's table."""
@@ -281,9 +288,11 @@ class Reconciler:
                 self._wake = trio.Event()  # before the look: what is wanted during it is not missed
                 self._take_options()
                 seconds = math.inf
-                if self._wanted is not None:
-                    seconds = await self._sync(table, self._wanted)
+                if (wanted := self._wanted) is not None:
+                    seconds = await self._sync(table, wanted)
                     self.settled.set()
+                    if self._wanted is wanted:
+                        self._tried.set()
                 with trio.move_on_after(seconds):
                     await self._wake.wait()
         finally:
