@@ -72,7 +72,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         _GAUGE, "Destinations that are kept a little longer for their connections.", ("namespace",)
     ),
     "minuteman_kernel_foreign_services": Family(
-        _GAUGE, "Services within our networks that are not ours, and are left alone.", ("namespace",)
+        _GAUGE, "Services of others that stand where a VIP is wanted, and are left alone.", ("namespace",)
     ),
     # What is desired
     "minuteman_vips": Family(_GAUGE, "VIPs that count."),
