@@ -46,6 +46,7 @@ REQUESTS_PER_SECOND: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 _MEMORY_SECONDS: Final = 10.0
 _LATE_SECONDS: Final = 8.0
+_COMPARISONS: Final = 5
 _FULL_DISK_SECONDS: Final = 60.0
 """For so long after there is room again a daemon may still speak of a full disk: it tries again with back-off."""
 _OF_THE_KERNEL: Final = frozenset({"bpfilter_umh"})
@@ -199,11 +200,23 @@ class Soak:
             if not over:
                 time.sleep(_LOOK_SECONDS)
         if over and not self.stop.is_set():
+            self._compare_with_ipvsadm()
             answered = sum(self._client.answers.values())
             self.say(
                 f"{self._clock()}  round {self.rounds} has settled {self.convergence.times[-1]:.1f} s after its last disturbance; "
                 f"{answered} requests answered, {self.failed} failed, {len(self.findings)} findings"
             )
+
+    def _compare_with_ipvsadm(self) -> None:
+        """Of one node, each round of another, that what is read here is what others read."""
+        node = self._world.connected[self.rounds % len(self._world.connected)]
+        found = ""
+        for _ in range(_COMPARISONS):
+            ours, theirs = self._kernels.read(node), self._kernels.read_by_ipvsadm(node)
+            if ours == theirs:
+                return
+            found = f"ipvsadm reads {theirs}, and we {ours}"  # or it has changed in between: while a lease runs out, say
+        self._find([Finding("convergence", node, found)])
 
     def _differences(self) -> dict[int, str]:
         now = _now()

@@ -65,6 +65,7 @@ class Stage:
 
     def close(self) -> None:
         """End all of it. A second call does nothing."""
+        self.kernels.close()
         if self._backends is not None and self._backends.poll() is None:
             self._backends.kill()
             self._backends.communicate()
