@@ -23,7 +23,8 @@ from pyminuteman.daemon.namespaces import Namespaces, Place, Serving
 from pyminuteman.daemon.observed import Buckets, OutcomesOf
 from pyminuteman.daemon.outcomes import OutcomesReading
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.health.backends import MakeCheck, parse_check

@@ -17,7 +17,8 @@ from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
 from pyminuteman.daemon.node import Node, NodeParts
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import IPVSTable, Scope
