@@ -17,25 +17,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
 
-from pyminuteman.addresses import NodeId
 from pyminuteman.daemon import health_words as words
 from pyminuteman.daemon import marks as marking
-from pyminuteman.daemon.api.subject import MarkTarget, NotNow
+from pyminuteman.daemon.api.subject import NotNow
 from pyminuteman.daemon.differences import differences
 from pyminuteman.daemon.entries import PREFIX
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.faults import gather
 from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.hearing import Hearing
+from pyminuteman.daemon.mark_events import mark_events
 from pyminuteman.daemon.marks import Marks
 from pyminuteman.daemon.member_events import is_of_member, telling
 from pyminuteman.daemon.namespaces import Namespaces
-from pyminuteman.daemon.observed import Faults
+from pyminuteman.daemon.observed import Faults, MarkTarget
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import claims_of
 from pyminuteman.daemon.reach import addresses_of, reach_table
@@ -56,6 +57,8 @@ __all__ = ["Node", "NodeParts"]
 
 _SETTLE_SECONDS: Final = 10.0
 """How long the store and the sources may take to say what there is before the kernel is brought up to what is known by then."""
+_UNDONE_SECONDS: Final = 3600.0
+"""How long the store has who undid a mark: for nodes that learn of it late."""
 
 
 class _Step(Protocol):
@@ -148,28 +151,18 @@ class Node:
     async def drain(self, target: MarkTarget, *, by: str, reason: str) -> None:
         """Take a node or a backend out of service, and let it keep its connections."""
         await self._mark(marking.drain(self.store, target, by=by, reason=reason, at=self._parts.clock()))
-        self.events.tell(
-            "drained", f"{_named(target)} is drained by {by}{_because(reason)}", {"target": _named(target), "by": by}
-        )
 
     async def undrain(self, target: MarkTarget, *, by: str, reason: str) -> None:
         """Undo that."""
-        await self._mark(marking.undrain(self.store, target))
-        self.events.tell(
-            "undrained", f"{_named(target)} is put back by {by}{_because(reason)}", {"target": _named(target), "by": by}
-        )
+        await self._mark(marking.undrain(self.store, target, by=by, reason=reason, at=self._parts.clock()))
 
     async def set_weight(self, target: WeightTarget, weight: int, *, by: str, reason: str) -> None:
         """Give a backend this weight in place of its source's."""
         await self._mark(marking.set_weight(self.store, target, weight, by=by, reason=reason, at=self._parts.clock()))
-        data = {"target": _named(target), "weight": weight, "by": by}
-        self.events.tell("weight", f"{_named(target)} is given weight {weight} by {by}{_because(reason)}", data)
 
     async def clear_weight(self, target: WeightTarget, *, by: str, reason: str) -> None:
         """Leave its weight to its source again."""
-        await self._mark(marking.clear_weight(self.store, target))
-        data = {"target": _named(target), "weight": None, "by": by}
-        self.events.tell("weight", f"{_named(target)} has its source's weight again, by {by}{_because(reason)}", data)
+        await self._mark(marking.clear_weight(self.store, target, by=by, reason=reason, at=self._parts.clock()))
 
     def set_sources(self, sources: Sources) -> None:
         """These count from now on. Feeds that are not among them are read no more, and what they said is withdrawn; new ones are begun."""
@@ -210,6 +203,8 @@ class Node:
             await write
         except StoreError as error:
             raise NotNow(str(error)) from error
+        with suppress(StoreError):  # the next one tries again
+            await marking.forget(self.store, before=self._parts.clock() - _UNDONE_SECONDS)
 
     # Other namespaces
 
@@ -334,7 +329,10 @@ class Node:
         """Take in what has changed in the store."""
         self._hearing.hear(found)
         if found.everything or any(key.name.startswith((marking.DRAIN, marking.WEIGHT)) for key in found.shared):
+            before = self.marks
             self.marks = marking.read_marks({**self.store.shared(marking.DRAIN), **self.store.shared(marking.WEIGHT)})
+            for told in mark_events(before, self.marks, since=self.started_at):
+                self.events.tell(*told)
 
     async def _watch_members(self) -> None:
         with self.membership.notifications() as notifications:
@@ -376,14 +374,3 @@ class Node:
         for reconciler in self.reconcilers.values():
             reconciler.want(state, since=since)
         self._has_looked = True
-
-
-def _named(target: MarkTarget | WeightTarget) -> str:
-    if isinstance(target, NodeId):
-        return f"node {target.short}"
-    vip, backend = target
-    return str(backend) if vip is None else f"{backend} of {vip}"
-
-
-def _because(reason: str) -> str:
-    return f": {reason}" if reason else ""
