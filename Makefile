@@ -8,9 +8,9 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # What must be covered to the last branch: the modules without clock, socket or C.
 PURE := $(addprefix pyminuteman/,addresses.py errors.py health/hysteresis.py) \
         $(addprefix pyminuteman/host/,errors.py filtering.py findings.py iptables_rules.py nft_table.py) \
-        $(addprefix pyminuteman/daemon/,config.py config_changes.py config_checks.py config_description.py config_document.py config_readers.py differences.py entries.py histogram.py marks.py markup.py outlook.py page.py page_parts.py publisher.py reach.py) \
+        $(addprefix pyminuteman/daemon/,config.py config_changes.py config_checks.py config_description.py config_document.py config_readers.py differences.py entries.py histogram.py mark_events.py marks.py markup.py member_events.py outlook.py page.py page_parts.py publisher.py reach.py) \
         $(addprefix pyminuteman/daemon/,api/openapi.py api/openapi_schemas.py exposition.py faults.py health_words.py metric_names.py metrics.py observed.py outcomes.py \
-        traffic_views.py views.py vip_views.py) \
+        reconciler_options.py reconciler_status.py traffic_views.py views.py vip_views.py) \
         $(addprefix pyminuteman/etcd/,contents.py errors.py messages.py) \
         $(addprefix pyminuteman/ipvs/,connections.py control.py destination.py drain.py errors.py ipvsadm.py ipvsadm_parser.py \
         plan.py records.py scope.py service.py snapshot.py statistics.py tcp_metrics.py validation.py) \

@@ -33,7 +33,7 @@ Exit codes:
 @click.command("run", epilog=_HELP)
 @config_file
 @settings
-@click.option("--user", metavar="NAME", help="Become this user, with no more rights than are needed.")
+@click.option("--user", metavar="NAME[:GROUP]", help="Become this user, with no more rights than the configuration takes.")
 def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     """Be a node: balance VIPs on this host, and tell the others of this host's own.
 
@@ -43,10 +43,11 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
 
     from pyminuteman.cli.vips_sources import bare_errors  # noqa: PLC0415
     from pyminuteman.daemon.app import run  # noqa: PLC0415
+    from pyminuteman.daemon.composition import rights_of  # noqa: PLC0415
     from pyminuteman.daemon.config import DaemonConfig  # noqa: PLC0415
     from pyminuteman.daemon.config_file import all_remarks, describe, load_config  # noqa: PLC0415
     from pyminuteman.daemon.logs import log_remarks, start_log  # noqa: PLC0415
-    from pyminuteman.daemon.privileges import User, drop, needed  # noqa: PLC0415
+    from pyminuteman.daemon.privileges import User, drop  # noqa: PLC0415
     from pyminuteman.membership import take_realtime_priority  # noqa: PLC0415
 
     def load() -> DaemonConfig:
@@ -55,10 +56,10 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     config = load()
     start_log(config.log)
     log_remarks(all_remarks(config))
-    if user is not None:
-        drop(needed(namespaces=config.namespaces.directory is not None), User.named(user))
     if config.node.realtime:
         take_realtime_priority()  # a refusal is no error: the unit says whether it may be had
+    if user is not None:
+        drop(rights_of(config), User.named(user))
     gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 10 ms
     with bare_errors():
         trio.run(run, config, load, describe)

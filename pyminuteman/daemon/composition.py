@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from pyminuteman.capabilities import Capability
 from pyminuteman.daemon.api.options import ApiOptions
 from pyminuteman.daemon.config import DaemonConfig, SourceConfig
 from pyminuteman.daemon.entries import ClaimTable
@@ -23,12 +24,16 @@ from pyminuteman.daemon.namespaces import Namespaces, Place, Serving
 from pyminuteman.daemon.observed import Buckets, OutcomesOf
 from pyminuteman.daemon.outcomes import OutcomesReading
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.privileges import needed
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.health.backends import MakeCheck, parse_check
 from pyminuteman.health.hysteresis import CheckPolicy
 from pyminuteman.health.monitor import Target
+from pyminuteman.host.firewall import takes_raw_sockets
+from pyminuteman.host.rights import first_free_port
 from pyminuteman.host.setup import HostSettings, HostSetup
 from pyminuteman.http_client import HttpOptions
 from pyminuteman.ipvs import DrainPolicy, IPVSTable, Scope, ServiceKey
@@ -55,6 +60,7 @@ __all__ = [
     "reader_of",
     "reconciler",
     "reconciler_options",
+    "rights_of",
     "sources",
     "store_of",
     "target_of",
@@ -212,6 +218,16 @@ def host_settings(config: DaemonConfig) -> HostSettings:
         portmap_bypass=host.portmap_bypass,
         sysctls=host.sysctls,
         ipv6=config.ipvs.has_ipv6,
+    )
+
+
+def rights_of(config: DaemonConfig) -> frozenset[Capability]:
+    """The rights that it takes."""
+    host, places = config.host, (config.node.bind, config.api.tcp, config.names.dns_bind)
+    return needed(
+        namespaces=config.namespaces.directory is not None,
+        low_ports=any(place is not None and 0 < place.port < first_free_port() for place in places),
+        legacy_iptables=host.setup and host.masquerade != "none" and takes_raw_sockets(host.masquerade),
     )
 
 

@@ -15,26 +15,28 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
 
-from pyminuteman.addresses import NodeId
 from pyminuteman.daemon import health_words as words
 from pyminuteman.daemon import marks as marking
-from pyminuteman.daemon.api.subject import MarkTarget, NotNow
-from pyminuteman.daemon.entries import changes
+from pyminuteman.daemon.api.subject import NotNow
+from pyminuteman.daemon.entries import PREFIX
 from pyminuteman.daemon.events import EventLog
 from pyminuteman.daemon.faults import gather
 from pyminuteman.daemon.feeds import Feed
+from pyminuteman.daemon.hearing import Hearing
+from pyminuteman.daemon.mark_events import mark_events
 from pyminuteman.daemon.marks import Marks
+from pyminuteman.daemon.member_events import is_of_member, telling
 from pyminuteman.daemon.namespaces import Namespaces
 from pyminuteman.daemon.news import News
-from pyminuteman.daemon.observed import Faults
+from pyminuteman.daemon.observed import Faults, MarkTarget
 from pyminuteman.daemon.outlook import Outlook
 from pyminuteman.daemon.publisher import claims_of
 from pyminuteman.daemon.reach import addresses_of, reach_table
@@ -44,18 +46,7 @@ from pyminuteman.daemon.voice import Voice, saying
 from pyminuteman.health.monitor import Monitor
 from pyminuteman.kv.errors import StoreError
 from pyminuteman.kv.store import Changes, Store
-from pyminuteman.membership import (
-    Conflict,
-    LocalStall,
-    MemberDown,
-    MemberLeft,
-    Membership,
-    MemberSuspect,
-    MemberUp,
-    MemberUpdated,
-    Notification,
-    PartitionSuspected,
-)
+from pyminuteman.membership import Membership, MemberUp, MemberUpdated
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.desired import DesiredState
 from pyminuteman.vips.model import BackendKey
@@ -64,21 +55,10 @@ from pyminuteman.vips.resolution import Target as WeightTarget
 
 __all__ = ["Node", "NodeParts"]
 
-_CLAIMS: Final = "vip/"
-_MARKS: Final = ("drain/", "weight/")
 _SETTLE_SECONDS: Final = 10.0
 """How long the store and the sources may take to say what there is before the kernel is brought up to what is known by then."""
-_STALL_TOLD_SECONDS: Final = 1.0
-
-_log = logging.getLogger("pyminuteman.daemon")
-
-_MEMBER_EVENTS: Final[dict[type[Any], tuple[str, str]]] = {
-    MemberUp: ("member_up", "is there"),
-    MemberSuspect: ("member_suspect", "has fallen silent: its backends get no new connections"),
-    MemberDown: ("member_down", "is down: its backends are taken away"),
-    MemberLeft: ("member_left", "has left"),
-    MemberUpdated: ("member_updated", "says something new of itself"),
-}
+_UNDONE_SECONDS: Final = 3600.0
+"""How long the store has who undid a mark: for nodes that learn of it late."""
 
 
 class _Step(Protocol):
@@ -127,13 +107,12 @@ class Node:
         self.ready = trio.Event()
         """Set when the kernel has been told for the first time what is desired."""
         self._outlook = parts.outlook
-        self.voice = Voice(parts.store, parts.events.tell, (_CLAIMS, words.PREFIX))
+        self._hearing = Hearing(parts.store, parts.outlook.claims)
+        self.voice = Voice(parts.store, parts.events.tell, (PREFIX, words.PREFIX))
         """What this node says to the others."""
-        self._local: dict[str, bytes] = {}
         self._own_reconcilers = tuple(parts.reconcilers.values())
         self._news = News(parts.events.tell, lambda: self._own_reconcilers, parts.clock)
         self._has_looked = False
-        self._owners: dict[str, set[NodeId]] = {}
         self._wake = trio.Event()
         self._woken_at: float | None = None
         self._publish = trio.Event()
@@ -173,28 +152,18 @@ class Node:
     async def drain(self, target: MarkTarget, *, by: str, reason: str) -> None:
         """Take a node or a backend out of service, and let it keep its connections."""
         await self._mark(marking.drain(self.store, target, by=by, reason=reason, at=self._parts.clock()))
-        self.events.tell(
-            "drained", f"{_named(target)} is drained by {by}{_because(reason)}", {"target": _named(target), "by": by}
-        )
 
     async def undrain(self, target: MarkTarget, *, by: str, reason: str) -> None:
         """Undo that."""
-        await self._mark(marking.undrain(self.store, target))
-        self.events.tell(
-            "undrained", f"{_named(target)} is put back by {by}{_because(reason)}", {"target": _named(target), "by": by}
-        )
+        await self._mark(marking.undrain(self.store, target, by=by, reason=reason, at=self._parts.clock()))
 
     async def set_weight(self, target: WeightTarget, weight: int, *, by: str, reason: str) -> None:
         """Give a backend this weight in place of its source's."""
         await self._mark(marking.set_weight(self.store, target, weight, by=by, reason=reason, at=self._parts.clock()))
-        data = {"target": _named(target), "weight": weight, "by": by}
-        self.events.tell("weight", f"{_named(target)} is given weight {weight} by {by}{_because(reason)}", data)
 
     async def clear_weight(self, target: WeightTarget, *, by: str, reason: str) -> None:
         """Leave its weight to its source again."""
-        await self._mark(marking.clear_weight(self.store, target))
-        data = {"target": _named(target), "weight": None, "by": by}
-        self.events.tell("weight", f"{_named(target)} has its source's weight again, by {by}{_because(reason)}", data)
+        await self._mark(marking.clear_weight(self.store, target, by=by, reason=reason, at=self._parts.clock()))
 
     def set_sources(self, sources: Sources) -> None:
         """These count from now on. Feeds that are not among them are read no more, and what they said is withdrawn; new ones are begun."""
@@ -235,6 +204,8 @@ class Node:
             await write
         except StoreError as error:
             raise NotNow(str(error)) from error
+        with suppress(StoreError):  # the next one tries again
+            await marking.forget(self.store, before=self._parts.clock() - _UNDONE_SECONDS)
 
     # Other namespaces
 
@@ -304,17 +275,9 @@ class Node:
         """Tell the others, and this node's own outlook, what this node has to say now; when to try again."""
         told, local = self._own_claims()
         here, said = saying(local), saying(told)
-        self._say_here(here.entries, said.entries)
+        if self._hearing.say_here(here.entries, said.entries):
+            self.wake()
         return await self.voice.say(said._replace(wrong=said.wrong | here.wrong), self._unhealthy())
-
-    def _say_here(self, entries: Mapping[str, bytes], told: Collection[str]) -> None:
-        """Take in what counts on this node alone, as if it were heard; what all are told from now on stands until that is heard."""
-        me = self.store.me
-        for key, value in changes(self._local, entries).items():
-            if value is not None or key not in told:
-                self._outlook.claims.update(me, key, value)
-                self.wake()
-        self._local = dict(entries)
 
     def _own_claims(self) -> tuple[list[Claim], list[Claim]]:
         """What this node has to say to all, and what to itself.
@@ -366,64 +329,22 @@ class Node:
 
     def _hear(self, found: Changes) -> None:
         """Take in what has changed in the store."""
-        if found.everything:
-            entries: dict[str, set[NodeId]] = {}
-            for entry in self.store.entries(_CLAIMS):
-                entries.setdefault(entry.key, set()).add(entry.owner)
-                self._take_in(entry.owner, entry.key, entry.value)
-            for key, owners in self._owners.items():
-                for owner in owners - entries.get(key, set()):
-                    self._take_in(owner, key, None)
-            self._owners = entries
-        for key in found.own:
-            if key.startswith(_CLAIMS):
-                self._hear_key(key)
-        if found.everything or any(key.name.startswith(_MARKS) for key in found.shared):
-            self.marks = marking.read_marks({**self.store.shared(_MARKS[0]), **self.store.shared(_MARKS[1])})
-
-    def _hear_key(self, key: str) -> None:
-        values = self.store.get_all(key)
-        for owner in self._owners.get(key, set()) - values.keys():
-            self._take_in(owner, key, None)
-        for owner, value in values.items():
-            self._take_in(owner, key, value)
-        if values:
-            self._owners[key] = set(values)
-        else:
-            self._owners.pop(key, None)
-
-    def _take_in(self, owner: NodeId, key: str, value: bytes | None) -> None:
-        # What counts here alone is not what the store has of it, or has no more.
-        if key not in self._local or owner != self.store.me:
-            self._outlook.claims.update(owner, key, value)
+        self._hearing.hear(found)
+        if found.everything or any(key.name.startswith((marking.DRAIN, marking.WEIGHT)) for key in found.shared):
+            before = self.marks
+            self.marks = marking.read_marks({**self.store.shared(marking.DRAIN), **self.store.shared(marking.WEIGHT)})
+            for told in mark_events(before, self.marks, since=self.started_at):
+                self.events.tell(*told)
 
     async def _watch_members(self) -> None:
         with self.membership.notifications() as notifications:
             async for notification in notifications:
-                self._tell_of(notification)
-                if type(notification) in _MEMBER_EVENTS:
+                if (told := telling(notification)) is not None:
+                    self.events.tell(*told)
+                if is_of_member(notification):
                     self.wake()
                 if isinstance(notification, MemberUp | MemberUpdated):
                     self.publish()  # a backend at one of its addresses is on its host, as is known from now on
-
-    def _tell_of(self, notification: Notification) -> None:
-        match notification:
-            case MemberUp() | MemberSuspect() | MemberDown() | MemberLeft() | MemberUpdated():
-                kind, verdict = _MEMBER_EVENTS[type(notification)]
-                record = notification.record
-                self.events.tell(kind, f"{record.name} {verdict}", {"node": str(record.id), "name": record.name})
-            case Conflict():
-                data = {"node": str(notification.record.id), "other": str(notification.other.id)}
-                self.events.tell("conflict", f"{notification.record.name}: {notification.reason}", data)
-            case PartitionSuspected():
-                text = f"{notification.unreachable} members went out of reach together: is the network cut?"
-                counts = {"unreachable": notification.unreachable, "reachable": notification.reachable}
-                self.events.tell("partition", text, counts)
-            case LocalStall() if notification.seconds >= _STALL_TOLD_SECONDS:
-                text = f"this process did not run for {notification.seconds:.1f} s"
-                self.events.tell("stall", text, {"seconds": notification.seconds})
-            case _:
-                pass
 
     # What is done about it
 
@@ -452,14 +373,3 @@ class Node:
             reconciler.want(state, since=since)
         self._news.note(before, state, self._outlook.take_refusals())
         self._has_looked = True
-
-
-def _named(target: MarkTarget | WeightTarget) -> str:
-    if isinstance(target, NodeId):
-        return f"node {target.short}"
-    vip, backend = target
-    return str(backend) if vip is None else f"{backend} of {vip}"
-
-
-def _because(reason: str) -> str:
-    return f": {reason}" if reason else ""

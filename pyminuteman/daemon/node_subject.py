@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pyminuteman.daemon.api.subject import Happenings, MarkTarget, NoSuchThing, Reloaded, Verbs
-from pyminuteman.daemon.observed import Observation, OutcomesOf
+from pyminuteman.daemon.api.subject import Happenings, NoSuchThing, Reloaded, Verbs
+from pyminuteman.daemon.observed import MarkTarget, Observation, OutcomesOf
 from pyminuteman.daemon.observing import NodeLike, observe
 from pyminuteman.ipvs import ServiceKey
 from pyminuteman.sources.base import SourceState

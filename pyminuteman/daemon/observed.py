@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pyminuteman.addresses import NodeId
 from pyminuteman.health.monitor import Health
@@ -33,6 +33,7 @@ __all__ = [
     "HostObserved",
     "KernelObserved",
     "Mark",
+    "MarkTarget",
     "Moment",
     "Names",
     "Observation",
@@ -80,6 +81,10 @@ class Mark:
     by: str
     at: float
     reason: str = ""
+
+
+MarkTarget: TypeAlias = NodeId | Target
+"""A node with all its backends; or a backend, behind one VIP or (with None) behind all."""
 
 
 @dataclass(frozen=True, slots=True)

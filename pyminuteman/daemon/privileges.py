@@ -40,7 +40,7 @@ def needed(*, namespaces: bool = False, low_ports: bool = False, legacy_iptables
 
     Args:
         namespaces: Other network namespaces are programmed.
-        low_ports: A port below 1024 is listened on, that of DNS for one.
+        low_ports: A port is listened on that takes a right, that of DNS for one.
         legacy_iptables: ``iptables-legacy`` is called, which opens a raw socket; nft and iptables-nft do without.
     """
     found = {Capability.NET_ADMIN}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from pyminuteman.host import iptables_rules, nft_table
@@ -18,7 +19,7 @@ from pyminuteman.host.errors import HostSetupError
 from pyminuteman.host.filtering import NOTHING, Listed, Parts, family_of
 from pyminuteman.host.tools import Answer, find, run
 
-__all__ = ["Engine", "EngineName", "IPTablesEngine", "NftEngine", "VIPFirewall", "choose"]
+__all__ = ["Engine", "EngineName", "IPTablesEngine", "NftEngine", "VIPFirewall", "choose", "takes_raw_sockets"]
 
 EngineName = Literal["auto", "nft", "iptables"]
 STEP: Final = "firewall"
@@ -291,6 +292,20 @@ class VIPFirewall:
             self.engine.install(wanted, self.parts)
         self._known = wanted
         return True
+
+
+def takes_raw_sockets(name: EngineName) -> bool:
+    """Whether this comes to ``iptables-legacy``, which opens a raw socket (CAP_NET_RAW).
+
+    Nothing is tried: where there is ``nft``, ``auto`` is held to come to that.
+    """
+    if name == "nft" or (name == "auto" and find("nft") is not None):
+        return False
+    paths = (find(f"iptables{variant}-restore") for variant in _VARIANTS)
+    first = next((path for path in paths if path is not None), None)
+    return (
+        first is not None and "nft" not in Path(first).resolve().name
+    )  # xtables-nft-multi; before 1.8 all there was is legacy
 
 
 def choose(name: EngineName, netns: str | None = None, parts: Parts | None = None) -> Engine:

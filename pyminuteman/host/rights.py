@@ -9,7 +9,7 @@ from typing import Final
 from pyminuteman.capabilities import Capability, Privileges
 from pyminuteman.host.findings import Finding, Severity
 
-__all__ = ["check_rights"]
+__all__ = ["check_rights", "first_free_port"]
 
 _WHY_ADMIN: Final = "IPVS, addresses, routes, packet filter and net.* settings take CAP_NET_ADMIN, and nothing more; without it IPVS cannot even be read"
 _WHY_RAW: Final = "iptables-legacy opens a raw socket, which takes CAP_NET_RAW; nft does not"
@@ -33,13 +33,13 @@ def check_rights(*, iptables: bool = False, namespaces: bool = False, ports: Ite
         yield Finding("rights.net_admin", Severity.ERROR, "CAP_NET_ADMIN is missing", _WHY_ADMIN, fix)
     if iptables:
         yield _right("rights.net_raw", Capability.NET_RAW, now, _WHY_RAW, Severity.ERROR)
-    if any(0 < port < _first_free_port() for port in ports):
+    if any(0 < port < first_free_port() for port in ports):
         yield _right("rights.net_bind_service", Capability.NET_BIND_SERVICE, now, _WHY_BIND, Severity.ERROR)
     severity = Severity.ERROR if namespaces else Severity.INFO
     yield _right("rights.sys_admin", Capability.SYS_ADMIN, now, _WHY_SYS, severity)
 
 
-def _first_free_port() -> int:
+def first_free_port() -> int:
     """From which on a port takes no right; 1024 unless the host says otherwise."""
     return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="ascii"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 
 import msgpack
 import pytest
@@ -16,7 +17,7 @@ from pyminuteman.daemon import marks
 from pyminuteman.daemon.entries import FAULTS_KEPT
 from pyminuteman.daemon.marks import Marks, read_marks
 from pyminuteman.daemon.observed import Mark, rfc3339
-from pyminuteman.kv import GossipStore, SharedKey, open_store
+from pyminuteman.kv import Assign, GossipStore, SharedKey, open_store
 from pyminuteman.membership import open_membership
 from pyminuteman.vips.model import BackendKey, InvalidVIPError, VIPKey, VIPName
 from pyminuteman.vips.resolution import Target
@@ -50,11 +51,47 @@ async def test_marks_are_read_as_they_were_laid_down_and_gone_when_removed() -> 
         assert found.node_drains == {NODE: Mark("ann", 5.0, "disk")}
         assert found.backend_drains == {target: Mark("ann", 6.0) for target in TARGETS}
         assert found.weights == {target: (7, Mark("bob", 7.0, "hot")) for target in TARGETS}
-        await marks.undrain(store, NODE)
+        await marks.undrain(store, NODE, by="cid", reason="new disk", at=8.0)
         for target in TARGETS:
-            await marks.undrain(store, target)
-            await marks.clear_weight(store, target)
-        assert read_marks(store.shared()) == Marks()
+            await marks.undrain(store, target, by="cid", reason="", at=8.0)
+            await marks.clear_weight(store, target, by="cid", reason="", at=9.0)
+        found = read_marks(store.shared())
+        assert (found.node_drains, found.backend_drains, found.weights, found.malformed) == ({}, {}, {}, 0)
+        undone = [(NODE, Mark("cid", 8.0, "new disk"))]
+        undone += [(target, Mark("cid", at)) for target in TARGETS for at in (8.0, 9.0)]
+        assert sorted(found.undone.values(), key=str) == sorted(undone, key=str)
+        await marks.drain(store, NODE, by="ann", reason="", at=9.5)
+        assert read_marks(store.shared()).node_drains == {NODE: Mark("ann", 9.5)}
+
+
+@pytest.mark.trio
+async def test_what_is_not_there_is_not_undone_and_nothing_is_undone_twice() -> None:
+    async with opened() as store:
+        await marks.undrain(store, NODE, by="ann", reason="", at=1.0)
+        await marks.clear_weight(store, TARGETS[0], by="ann", reason="", at=1.0)
+        assert store.shared() == {}
+        await marks.drain(store, NODE, by="ann", reason="", at=2.0)
+        for by in ("bob", "cid"):
+            await marks.undrain(store, NODE, by=by, reason="", at=3.0)
+        assert list(read_marks(store.shared()).undone.values()) == [(NODE, Mark("bob", 3.0))]
+        key = SharedKey.register("weight/10.0.0.1/8080/*")
+        await store.update(key, Assign(b"what nobody can read"))
+        await marks.clear_weight(store, TARGETS[0], by="ann", reason="", at=4.0)
+        assert read_marks(store.shared()).malformed == 0
+
+
+@pytest.mark.trio
+async def test_what_was_undone_is_forgotten_in_time_and_what_stands_is_not() -> None:
+    async with opened() as store:
+        for number in range(1, 4):
+            target = (None, BackendKey("10.0.0.1", number))
+            await marks.drain(store, target, by="ann", reason="", at=1.0)
+            await marks.undrain(store, target, by="ann", reason="", at=float(number))
+        await marks.drain(store, NODE, by="ann", reason="", at=1.0)
+        await marks.forget(store, before=3.0)
+        found = read_marks(store.shared())
+        assert list(found.undone.values()) == [((None, BackendKey("10.0.0.1", 3)), Mark("ann", 3.0))]
+        assert found.node_drains == {NODE: Mark("ann", 1.0)}
 
 
 def test_what_marks_come_to() -> None:
@@ -93,6 +130,9 @@ GOOD = [6, "11.0.0.1", 80]
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", None, [None, "10.0.0.1", 8080], 1]),
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", 70000, [None, "10.0.0.1", 8080], 1]),
         ("weight/10.0.0.1/8080/*", ["a", 1.0, "", True, [None, "10.0.0.1", 8080], 1]),
+        ("weight/10.0.0.1/8080/*", ["a", 1.0, "", 7, [None, "10.0.0.1", 8080], 1, 1]),
+        ("weight/10.0.0.1/8080/*", ["a", 1.0, "", None, [None, "10.0.0.1", 80], 1, True]),
+        ("drain/node/" + "00" * 16, ["a", 1.0, "", None, None, 1, True, True]),
     ],
 )
 def test_a_mark_that_is_none_does_not_count(name: str, plain: object) -> None:
@@ -111,9 +151,16 @@ NAMED_MARK = ["ann", 1.0, "hot", 7, [[6, ["/a", "b"], 80], "10.0.0.1", 8080], 1]
     + [f"{kind}/10.0.0.1/8080/{vip}" for kind in ("drain/backend", "weight") for vip in ("*", WEB, "tcp:///a@b:80")],
 )
 def test_no_field_of_others_raises_anything(name: str) -> None:
-    for plain in (MARK, NAMED_MARK, *nearly(MARK), *nearly(NAMED_MARK)):
+    samples = [MARK, NAMED_MARK, [*MARK, True], [*NAMED_MARK, True]]
+    for plain in chain(samples, *map(nearly, samples)):
         found = read_marks({SharedKey.register(name): msgpack.packb(plain)})
-        laid = [*found.node_drains.values(), *found.backend_drains.values(), *(mark for _, mark in found.weights.values())]
+        undone = [mark for _, mark in found.undone.values()]
+        laid = [
+            *undone,
+            *found.node_drains.values(),
+            *found.backend_drains.values(),
+            *(mark for _, mark in found.weights.values()),
+        ]
         assert len(laid) + found.malformed == 1, plain
         assert all(rfc3339(mark.at) for mark in laid), plain
         assert found.adjustments(lambda _node: (), frozenset()), plain

@@ -15,7 +15,8 @@ import trio
 
 from pyminuteman.daemon.ledger import Ledger
 from pyminuteman.daemon.namespaces import Namespaces, Place, Serving
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.host.findings import Severity
 from pyminuteman.host.namespace_directory import DIRECTORY, Look, check_namespaces, look
 from pyminuteman.ipvs import DrainPolicy, IPVSTable, IPVSUnavailableError, Scope

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from pyminuteman.daemon.feeds import Feed
 from pyminuteman.daemon.ledger import Ledger
 from pyminuteman.daemon.node import Node, NodeParts
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.daemon.sources import FeedOptions, Sources
 from pyminuteman.health.monitor import open_monitor
 from pyminuteman.ipvs import IPVSTable, Scope
-from pyminuteman.kv import StoreLimits, open_store
+from pyminuteman.kv import Changes, StoreLimits, open_store
 from pyminuteman.membership import open_membership
 from pyminuteman.sources.push import PushSource
 from pyminuteman.testing.fake_kernel import FakeKernel
@@ -147,6 +149,60 @@ async def test_operators_marks_are_obeyed_everywhere_and_undone(tmp_path: Path) 
         await until(lambda: one.weights()["10.0.0.2:8080"] == 0 == two.weights()["10.0.0.2:8080"])
         await two.node.undrain(two.node.membership.me.id, by="ann", reason="")
         await until(lambda: set(one.weights().values()) == {1})
+
+
+def told(node: Node) -> list[str]:
+    """What a node has told of operators' marks."""
+    return [event.text for event in node.events.since(0) if event.kind in {"drained", "undrained", "weight"}]
+
+
+@pytest.mark.trio
+async def test_every_node_tells_once_who_laid_a_mark_down_and_who_undid_it(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path) as (one, two):
+        backend = (None, BackendKey("10.0.0.7", 8080))
+        expected = []
+        for verb, text in (
+            (one.node.drain(backend, by="ann", reason="disk"), "10.0.0.7:8080 is drained by ann: disk"),
+            (two.node.undrain(backend, by="bob", reason="done"), "10.0.0.7:8080 is put back by bob: done"),
+            (two.node.set_weight(backend, 9, by="ann", reason=""), "10.0.0.7:8080 is given weight 9 by ann"),
+            (one.node.clear_weight(backend, by="bob", reason=""), "10.0.0.7:8080 has its source's weight again by bob"),
+        ):
+            await verb
+            expected.append(text)
+            await until(lambda: told(one.node) == expected == told(two.node))
+        await one.node.undrain(backend, by="ann", reason="")  # which it is already
+        await two.node.drain(one.node.membership.me.id, by="ann", reason="")
+        await until(lambda: len(told(one.node)) == 5 == len(told(two.node)))
+        assert told(one.node)[-1] == f"node {one.node.membership.me.id.short} is drained by ann"
+
+
+@pytest.mark.trio
+async def test_a_node_that_starts_anew_obeys_old_marks_and_does_not_tell_them_again(tmp_path: Path) -> None:
+    async with cluster(1, tmp_path) as (one,):
+        backend = (None, BackendKey("10.0.0.7", 8080))
+        await one.node.drain(backend, by="ann", reason="disk")
+        await until(lambda: len(told(one.node)) == 1)
+        anew = Node(replace(one.node._parts, events=EventLog()))
+        await one.node.set_weight(backend, 9, by="ann", reason="")
+        anew._hear(Changes(everything=True))
+        assert list(anew.marks.backend_drains) == [backend] == list(anew.marks.weights)
+        assert told(anew) == ["10.0.0.7:8080 is given weight 9 by ann"]
+        anew._hear(Changes(everything=True))
+        assert len(told(anew)) == 1
+
+
+@pytest.mark.trio
+async def test_who_undid_a_mark_is_forgotten_by_a_verb_that_comes_an_hour_later(tmp_path: Path) -> None:
+    async with cluster(2, tmp_path) as (one, two):
+        first, second = ((None, BackendKey("10.0.0.7", port)) for port in (1, 2))
+        for verb in (one.node.drain, one.node.undrain):
+            await verb(first, by="ann", reason="")
+        await until(lambda: [target for target, _ in two.node.marks.undone.values()] == [first])
+        now = two.node._parts.clock() + 3601
+        two.node._parts.clock = lambda: now
+        await two.node.drain(second, by="ann", reason="")
+        await until(lambda: not one.node.marks.undone and not two.node.marks.undone)
+        assert [text.split()[0] for text in told(one.node)] == ["10.0.0.7:1", "10.0.0.7:1", "10.0.0.7:2"]
 
 
 @pytest.mark.trio

@@ -14,7 +14,8 @@ import trio
 from pyminuteman.daemon.entries import ClaimTable, encode
 from pyminuteman.daemon.ledger import Ledger, LedgerError
 from pyminuteman.daemon.outlook import Outlook
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.host.errors import HostSetupError
 from pyminuteman.ipvs import Destination, IPVSTable, Scope, Service, ServiceKey, Snapshot
 from pyminuteman.ipvs.plan import AddDestination, AddService, Plan

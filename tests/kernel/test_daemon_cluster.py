@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pyminuteman.daemon.client import DaemonClient
+from pyminuteman.daemon.client_errors import DaemonUnreachable
 from pyminuteman.ipvs import IPVSTable, NetlinkBackend, Scope
 from pyminuteman.testing.cluster_namespaces import ClusterNamespaces
 
@@ -180,6 +181,20 @@ def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
             raise
 
 
+def told_of_marks(daemon: Daemon) -> list[tuple[str, str]]:
+    """The kind and the reason of each mark that it has told."""
+    events = daemon.ask("/v1/events?format=json&since=0")["events"]
+    return [(event["kind"], event["data"]["reason"]) for event in events if event["kind"] in {"drained", "undrained", "weight"}]
+
+
+def has_heard(daemon: Daemon) -> bool:
+    """Whether it answers, and knows a VIP."""
+    try:
+        return bool(daemon.ask("/v1/backends")["vips"])
+    except DaemonUnreachable:
+        return False
+
+
 def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> None:
     one, two, three = daemons
     backends = [Backend(daemon) for daemon in daemons]
@@ -196,8 +211,10 @@ def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> N
     assert (row["drain"]["reason"], row["effective_weight"]) == ("disk", 0)
     assert "disk" in minuteman(one, "backends", "--out")
     assert json.loads(minuteman(one, "status", "-o", "json"))["members"]["alive"] == SIZE
-    minuteman(one, "undrain", "node", "n2", "--yes")
+    minuteman(one, "undrain", "node", "n2", "--reason", "new disk", "--yes")
     until(lambda: one.rows() == everybody(daemons) == two.rows(), "the drain is undone")
+    for daemon in daemons:
+        until(lambda daemon=daemon: told_of_marks(daemon) == [("drained", "disk"), ("undrained", "new disk")], "all tell of it")
 
     # A panic: its link goes, then its process.
     one.cluster.take_down([2])
@@ -217,6 +234,8 @@ def test_a_cluster_balances_repairs_itself_and_obeys(daemons: list[Daemon]) -> N
     for daemon in daemons:
         until(lambda daemon=daemon: daemon.rows() == everybody(daemons), f"n{daemon.number} has it again")
     assert {get(one) for _ in range(6)} == {"n0", "n1", "n2"}
+    until(lambda: has_heard(three), "it has heard what is in the store")
+    assert told_of_marks(three) == []  # they are older than it is now
 
     # A clean stop keeps its own table, and is told as a departure.
     before = two.rows()

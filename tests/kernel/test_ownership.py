@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from pyminuteman.daemon.ledger import Ledger
-from pyminuteman.daemon.reconciler import Reconciler, ReconcilerOptions
+from pyminuteman.daemon.reconciler import Reconciler
+from pyminuteman.daemon.reconciler_options import ReconcilerOptions
 from pyminuteman.ipvs import ApplyReport, IPVSTable, Scope, Service, ServiceKey
 from tests.daemon.test_reconciler import state, vip
 from tests.support.kernel import ipvsadm

@@ -12,8 +12,7 @@ from starlette.requests import Request
 
 from pyminuteman.addresses import NodeId, parse_endpoint
 from pyminuteman.daemon.api.answers import ApiError
-from pyminuteman.daemon.api.subject import MarkTarget
-from pyminuteman.daemon.observed import Observation
+from pyminuteman.daemon.observed import MarkTarget, Observation
 from pyminuteman.daemon.traffic_views import service_text
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.plain.fields import Invalid, as_table, get, number, place_text

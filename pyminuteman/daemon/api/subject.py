@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from pyminuteman.addresses import NodeId
-from pyminuteman.daemon.observed import Happening, Observation
+from pyminuteman.daemon.observed import Happening, MarkTarget, Observation
 from pyminuteman.errors import MinutemanError
 from pyminuteman.sources.base import SourceState
 from pyminuteman.vips.resolution import Target
 
 __all__ = ["Happenings", "NoSuchThing", "NotNow", "Reloaded", "Subject", "Verbs"]
-
-MarkTarget: TypeAlias = NodeId | Target
-"""A node with all its backends; or a backend, behind one VIP or (with None) behind all."""
 
 
 class NoSuchThing(MinutemanError):
