@@ -59,8 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kernel", "tests marked `kernel`")
     group.addoption("--kernel", choices=("auto", *_PLACES), default="auto",
                     help="where to run them; auto: the host if it has IPVS, else user-mode-linux")  # fmt: skip
-    group.addoption("--kernel-timeout", type=float, default=600.0, metavar="SECONDS",
-                    help="for all of them together, boots included (default 600)")  # fmt: skip
+    group.addoption("--kernel-timeout", type=float, default=1200.0, metavar="SECONDS",
+                    help="for all of them together, boots included (default 1200)")  # fmt: skip
     group.addoption("--kernel-test-timeout", type=float, default=120.0, metavar="SECONDS",
                     help="for each, unless its mark says kernel(timeout=...) (default 120)")  # fmt: skip
     group.addoption("--kernel-mem", default="1G", help="memory of the guest (default 1G)")

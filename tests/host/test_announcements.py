@@ -141,7 +141,8 @@ def test_several_threads_may_use_one(vips: VIPAddresses) -> None:
 
 
 def shown(address: str) -> str:
-    return subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {"LD_PRELOAD": ""}  # as in :func:`routed`
+    return subprocess.run(["ip", "route", "get", address], capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def test_inside_connections_come_from_an_address_of_the_namespace() -> None:
