@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 from pyminuteman.cli.options import Verb
 
-__all__ = ["config_file", "settings"]
+__all__ = ["CONFIG", "config_file", "settings"]
+
+CONFIG: Final = Path("/etc/minuteman/config.toml")
+"""Where the daemon's configuration usually is."""
 
 config_file = click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    default=Path("/etc/minuteman/config.toml"),
+    default=CONFIG,
     show_default=True,
     metavar="FILE",
     help="The daemon's configuration; files in conf.d beside it, and MINUTEMAN_* of the environment, count as well.",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +15,14 @@ from pyminuteman.addresses import Endpoint
 from pyminuteman.cli import exit_codes
 from pyminuteman.cli.application import Application, pass_application
 from pyminuteman.cli.config_options import config_file, settings
-from pyminuteman.cli.doctor_config import check_configuration, options_of, read
+from pyminuteman.cli.doctor_config import check_configuration, options_of, patient_of, read, unless_missing
 from pyminuteman.cli.options import output
 from pyminuteman.cli.terminal import clean, out, out_json, say, wants_color
 from pyminuteman.daemon.config import DaemonConfig
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.host.announcements import DEVICE
-from pyminuteman.host.diagnosis import Patient, examine, fix, undo
+from pyminuteman.host.diagnosis import examine, fix, undo
 from pyminuteman.host.findings import Finding, Severity
-from pyminuteman.host.setup import HostSettings
 
 __all__ = ["doctor_command"]
 
@@ -89,7 +86,7 @@ _PATH: Final = click.Path(path_type=Path)
     "--api-socket", type=_PATH, metavar="FILE", default="/run/minuteman/api.sock", show_default=True, help="The daemon's."
 )
 @click.option("--nodes", type=click.IntRange(0, 100_000), default=0, metavar="N", help="How many nodes the cluster has.")
-@click.option("--timeout", type=click.FloatRange(0.05, 60), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("--timeout", "timeout_seconds", type=click.FloatRange(0.05, 60), default=1.0, show_default=True, metavar="SECONDS",
               help="For each attempt to reach a member.")  # fmt: skip
 @output("text", "json")
 @pass_application
@@ -105,7 +102,7 @@ def doctor_command(application: Application, /, **options: Any) -> int:
     path, configuration = _configuration(options)
     if isinstance(configuration, ConfigurationError) and (options["fixing"] or options["undoing"]):
         raise configuration
-    patient = _patient(_merged(options, configuration if isinstance(configuration, DaemonConfig) else None))
+    patient = patient_of(_merged(options, configuration if isinstance(configuration, DaemonConfig) else None))
     if options["undoing"]:
         undone = undo(patient)
         say([f"taken back: {name}" for name in undone] or "there was nothing to take back")
@@ -132,8 +129,8 @@ def _configuration(options: dict[str, Any]) -> tuple[Path | None, DaemonConfig |
         if not usual or options["overrides"]:
             raise click.UsageError("--no-config goes with neither --config nor --set")
         path = None
-    elif usual and path is not None and not os.path.lexists(path):
-        path = None
+    elif usual and path is not None:
+        path = unless_missing(path)
     return path, read(path, options["overrides"])
 
 
@@ -147,21 +144,6 @@ def _merged(options: dict[str, Any], config: DaemonConfig | None) -> dict[str, A
             given |= {"key_file", "insecure"}
         merged |= {name: value for name, value in options_of(config).items() if name not in given}
     return merged
-
-
-def _patient(options: dict[str, Any]) -> Patient:
-    host = HostSettings(
-        device=options["device"],
-        announce=options["announce"],
-        masquerade=options["masquerade"],
-        guard=options["guard"],
-        portmap_bypass=options["bypass"],
-        sysctls=options["sysctls"],
-        forward=options["forward"],
-        ipv6=options["ipv6"],
-    )
-    names = {field.name for field in fields(Patient)} - {"host", "timeout_seconds"}
-    return Patient(host=host, timeout_seconds=options["timeout"], **{name: options[name] for name in names})
 
 
 def _code(findings: Sequence[Finding]) -> int:

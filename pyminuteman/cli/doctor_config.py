@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from pyminuteman.daemon.config import DaemonConfig
 from pyminuteman.daemon.config_file import all_remarks, load_config
 from pyminuteman.errors import ConfigurationError
+from pyminuteman.host.diagnosis import Patient
 from pyminuteman.host.findings import Finding, Severity
 from pyminuteman.host.reach import is_own
+from pyminuteman.host.setup import HostSettings
 
-__all__ = ["check_configuration", "options_of", "read"]
+__all__ = ["check_configuration", "options_of", "patient_of", "read", "unless_missing"]
 
 _WHY: Final = (
     "the daemon does what it says, and this is what doctor has looked at; one that is no good keeps the daemon from starting"
 )
+_HOST_NAMES: Final = {"bypass": "portmap_bypass"}
+_OF_HOST: Final = frozenset(field.name for field in fields(HostSettings))
+_OF_PATIENT: Final = frozenset(field.name for field in fields(Patient)) - {"host"}
+
+
+def unless_missing(path: Path) -> Path | None:
+    """The usual place of the configuration, which counts only if something is there."""
+    return path if os.path.lexists(path) else None
 
 
 def read(path: Path | None, overrides: dict[str, str]) -> DaemonConfig | ConfigurationError | None:
@@ -52,6 +63,13 @@ def options_of(config: DaemonConfig) -> dict[str, Any]:
         "dns_bind": config.names.dns_bind,
         "namespaces": config.namespaces.directory,
     }
+
+
+def patient_of(options: Mapping[str, Any]) -> Patient:
+    """What to look at, by the options of doctor; those that are not there are as usual."""
+    host = {_HOST_NAMES.get(name, name): value for name, value in options.items()}
+    settings = HostSettings(**{name: host[name] for name in _OF_HOST & host.keys()})
+    return Patient(host=settings, **{name: options[name] for name in _OF_PATIENT & options.keys()})
 
 
 def check_configuration(path: Path | None, found: DaemonConfig | ConfigurationError | None) -> Iterator[Finding]:

@@ -9,23 +9,31 @@ import socket
 import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from pyminuteman.cli import exit_codes, version_text
 from pyminuteman.cli.application import Application, pass_application
 from pyminuteman.cli.asking import socket_option
+from pyminuteman.cli.config_options import CONFIG
+from pyminuteman.cli.doctor_config import options_of, patient_of, read, unless_missing
 from pyminuteman.cli.dump_parts import Collected, Part, collect
-from pyminuteman.cli.dump_sources import API_GATE, api_parts, host_parts
+from pyminuteman.cli.dump_sources import API_GATE, api_parts, findings, host_parts
 from pyminuteman.cli.terminal import out, say
+from pyminuteman.daemon.config import DaemonConfig
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.host.announcements import DEVICE
 
 __all__ = ["dump_command"]
 
 _MODE: Final = 0o600
+_STATE: Final = Path("/var/lib/minuteman")
+_SAID: Final = {"device": "device", "api_socket": "path"}
+"""What the command line can say in place of the configuration: doctor's option, and our parameter."""
 
 
 @click.command("dump", epilog=exit_codes.HELP)
@@ -59,6 +67,15 @@ _MODE: Final = 0o600
     metavar="FILE",
     help="The daemon's log, where it is a file and not in the journal.",
 )
+@click.option(
+    "--config",
+    "configured",
+    type=click.Path(path_type=Path),
+    default=CONFIG,
+    show_default=True,
+    metavar="FILE",
+    help="The daemon's configuration: what doctor looks at.",
+)
 @socket_option
 @pass_application
 def dump_command(
@@ -69,6 +86,7 @@ def dump_command(
     timeout: float,
     device: str,
     log: Path | None,
+    configured: Path,
     path: Path,
 ) -> int:
     """Write all that a diagnosis needs into one archive: what the daemon tells, and how kernel and host are.
@@ -80,7 +98,14 @@ def dump_command(
     now = datetime.now(UTC)
     directory = f"minuteman-dump-{_safe(socket.gethostname())}-{now:%Y%m%dT%H%M%SZ}"
     target = target or Path(f"{directory}.tar.gz")
-    host = host_parts(application, device=device, path=path, log=log, connections=connections, seconds=timeout)
+    place = unless_missing(configured) if _is_usual("configured") else configured
+    config = read(place, {})
+    options: dict[str, Any] = {"device": device, "api_socket": path, "state_directory": _STATE}
+    if isinstance(config, DaemonConfig):
+        given = {name for name, parameter in _SAID.items() if not _is_usual(parameter)}
+        options |= {name: value for name, value in options_of(config).items() if name not in given}
+    look = partial(findings, place, config, patient_of(options))
+    host = host_parts(application, device=options["device"], doctor=look, log=log, connections=connections, seconds=timeout)
     rows: list[dict[str, Any]] = []
     with _created(target) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for one in _collected([*api_parts(path, timeout), *host]):
@@ -89,6 +114,11 @@ def dump_command(
             rows.append(one.plain())
         _add(archive, f"{directory}/MANIFEST.json", _manifest(rows, now), now)
     return _told(rows, target)
+
+
+def _is_usual(parameter: str) -> bool:
+    """Whether this was not said on the command line, nor by the environment."""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.DEFAULT
 
 
 def _safe(name: str) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +14,16 @@ from typing import Any, Final
 
 from pyminuteman.cli import version_text
 from pyminuteman.cli.application import Application
+from pyminuteman.cli.doctor_config import check_configuration
 from pyminuteman.cli.dump_parts import Absent, Part, limited
 from pyminuteman.daemon.client import DaemonClient
-from pyminuteman.errors import MinutemanError
+from pyminuteman.daemon.config import DaemonConfig
+from pyminuteman.errors import ConfigurationError, MinutemanError
+from pyminuteman.host import diagnosis
+from pyminuteman.host.diagnosis import Patient
 from pyminuteman.host.tools import find, run
 
-__all__ = ["API_GATE", "PROC", "api_parts", "host_parts"]
+__all__ = ["API_GATE", "PROC", "api_parts", "findings", "host_parts"]
 
 PROC: Final = Path("/proc")
 API_GATE: Final = "api/status.json"
@@ -57,7 +61,19 @@ _PROGRAMS: Final[dict[str, Sequence[str]]] = {
     "network/rules6.txt": ("ip", "-6", "rule", "show"),
     "network/neighbours.txt": ("ip", "-s", "neighbour", "show"),
 }
-_PACKAGES: Final = ("pyminuteman", "click", "rich", "trio", "cffi", "starlette", "h11", "pynacl", "cryptography", "httpx2")
+_PACKAGES: Final = (
+    "pyminuteman",
+    "click",
+    "rich",
+    "trio",
+    "cffi",
+    "starlette",
+    "h11",
+    "msgpack",
+    "cryptography",
+    "httpx2",
+    "dnspython",
+)
 _READ_MOST: Final = 1 << 20
 
 
@@ -80,14 +96,14 @@ def api_parts(path: Path, seconds: float) -> Iterator[Part]:
 
 
 def host_parts(
-    application: Application, *, device: str, path: Path, log: Path | None, connections: int, seconds: float
+    application: Application, *, device: str, doctor: Callable[[], str], log: Path | None, connections: int, seconds: float
 ) -> Iterator[Part]:
     """What can be had without the daemon.
 
     Args:
         application: Opens the kernel's table.
         device: That of VIP addresses.
-        path: The daemon's socket, for doctor.
+        doctor: What doctor finds: see :func:`findings`.
         log: The daemon's log, where that is a file.
         connections: How many lines of connections at most.
         seconds: For each part.
@@ -114,7 +130,7 @@ def host_parts(
     }
     for file, command in (own | _PROGRAMS).items():
         yield Part(file, partial(_program, command), seconds)
-    yield Part("doctor.json", lambda: _doctor(device, path), max(seconds, 30.0))
+    yield Part("doctor.json", doctor, max(seconds, 30.0))
 
 
 def _lines(path: Path, most: int) -> str:
@@ -177,12 +193,10 @@ def _statistics(application: Application) -> str:
     return json.dumps({"version": 1, "kernel": kernel, "service": list(plain_listing(statistics.values()))}, indent=1) + "\n"
 
 
-def _doctor(device: str, path: Path) -> str:
-    from pyminuteman.host.diagnosis import Patient, examine  # noqa: PLC0415
-    from pyminuteman.host.setup import HostSettings  # noqa: PLC0415
-
-    patient = Patient(host=HostSettings(device=device), api_socket=path, state_directory=Path("/var/lib/minuteman"))
-    return json.dumps({"version": 1, "findings": [found.plain() for found in examine(patient)]}, indent=2) + "\n"
+def findings(path: Path | None, config: DaemonConfig | ConfigurationError | None, patient: Patient) -> str:
+    """What doctor finds: in the configuration, which is there or not, and in the host."""
+    found = [*check_configuration(path, config), *diagnosis.examine(patient)]
+    return json.dumps({"version": 1, "findings": [one.plain() for one in found]}, indent=2) + "\n"
 
 
 def _versions() -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from pyminuteman.addresses import Endpoint
 from pyminuteman.cli import dump, dump_sources
 from pyminuteman.cli.dump_parts import BYTES_MOST, Absent, Part, collect, limited, scrubbed
+from pyminuteman.host.diagnosis import Patient
 from pyminuteman.ipvs import NotPermitted
 from tests.cli.conftest import Console
 from tests.daemon.test_client import Running
@@ -42,12 +44,14 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("quick")
 def test_all_that_there_is(cli: Console, tmp_path: Path) -> None:
-    running = Running(tmp_path / "api.sock")
+    running, config = Running(tmp_path / "api.sock"), tmp_path / "config.toml"
+    config.write_text("[cluster]\ninsecure = true\n")
     cli.load("-A -t 11.0.0.1:80 -s rr\n-a -t 11.0.0.1:80 -r 10.0.0.5:8080 -m -w 2\n")
     try:
         running.double.events.add("sync", "an event")
         done = cli(
-            "dump", "--output", str(tmp_path / "d.tar.gz"), "--connections", "5", "--socket", str(running.path), group="",
+            "dump", "--output", str(tmp_path / "d.tar.gz"), "--connections", "5", "--socket", str(running.path),
+            "--config", str(config), group="",
         )  # fmt: skip
     finally:
         running.end()
@@ -71,7 +75,56 @@ def test_all_that_there_is(cli: Console, tmp_path: Path) -> None:
     assert manifest["parts"]["sysctl/conntrack.txt"]["state"] == "absent"
     assert manifest["parts"]["ipvs/proc/ip_vs.txt"]["state"] == "absent"
     assert json.loads(files["versions.json"])["python"]
-    assert json.loads(files["doctor.json"]) == {"version": 1, "findings": []}
+    assert set(json.loads(files["versions.json"])["packages"]) >= {"pyminuteman", "trio", "cffi", "msgpack", "cryptography"}
+    found = json.loads(files["doctor.json"])["findings"]
+    assert (found[0]["id"], found[0]["severity"]) == ("config", "ok")
+    assert {one["id"] for one in found[1:]} == {"config.remark"}
+
+
+@pytest.fixture
+def asked(quick: Path, monkeypatch: pytest.MonkeyPatch) -> list[Patient]:
+    """What doctor is asked to look at."""
+    del quick
+    patients: list[Patient] = []
+    monkeypatch.setattr("pyminuteman.host.diagnosis.examine", lambda patient: patients.append(patient) or [])
+    return patients
+
+
+def test_doctor_looks_as_the_configuration_says(cli: Console, tmp_path: Path, asked: list[Patient]) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[cluster]\nname = "east"\ninsecure = true\n[node]\nbind = "127.0.0.1:7000"\nstate_directory = "/var/lib/other"\n'
+        '[host]\ndevice = "vips0"\nmasquerade = "nft"\n[api]\nsocket = "/run/other.sock"\n'
+    )
+    words = ("dump", "--config", str(config), "--timeout", "5")
+    cli(*words, "--output", str(tmp_path / "1"), group="", expect=4)
+    (patient,) = asked
+    assert (patient.host.device, patient.host.masquerade, patient.cluster) == ("vips0", "nft", "east")
+    assert (patient.bind, patient.insecure) == (Endpoint("127.0.0.1", 7000), True)
+    assert (patient.state_directory, patient.api_socket) == (Path("/var/lib/other"), Path("/run/other.sock"))
+    none = str(tmp_path / "none")
+    cli(*words, "--output", str(tmp_path / "2"), "--device", "minuteman", "--socket", none, group="", expect=4)
+    assert (asked[1].host.device, asked[1].cluster, asked[1].api_socket) == ("minuteman", "east", Path(none))
+    files, _ = contents(tmp_path / "2")
+    assert [one["id"] for one in json.loads(files["doctor.json"])["findings"] if one["severity"] == "ok"] == ["config"]
+
+
+def test_a_configuration_that_is_no_good_is_a_finding_and_the_usual_is_looked_at(
+    cli: Console, tmp_path: Path, asked: list[Patient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    (option,) = (one for one in dump.dump_command.params if one.name == "configured")
+    monkeypatch.setattr(option, "default", config)
+    found = []
+    for number, text in enumerate((None, "[node]\nnmae = 1\n")):
+        if text is not None:
+            config.write_text(text)
+        target = tmp_path / f"{number}.tar.gz"
+        cli("dump", "--output", str(target), "--socket", str(tmp_path / "none"), group="", expect=4)
+        found += json.loads(contents(target)[0]["doctor.json"])["findings"]
+    assert [(one["id"], one["severity"]) for one in found] == [("config", "info"), ("config", "error")]
+    usual = Patient(state_directory=Path("/var/lib/minuteman"), api_socket=tmp_path / "none")
+    assert asked == [usual, usual]
 
 
 @pytest.mark.usefixtures("quick")
