@@ -1,6 +1,6 @@
 """Print docs/reference/command-line.md: every verb with its arguments and options, from the commands themselves.
 
-Usage: tools/cli_reference.py > docs/reference/command-line.md. A test holds the page to this.
+Usage: python tools/cli_reference.py > docs/reference/command-line.md. A test holds the page to this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write what is known of the daemon's configuration to where people and programs read it: tools/config_reference.py.
+"""Write what is known of the daemon's configuration to where people and programs read it: python tools/config_reference.py.
 
 That is docs/reference/configuration.md, the comments of examples/config/full.toml (its values stay), and the JSON Schema in the package.
 With ``--check`` nothing is written, and the exit code is 1 when something is out of date.
@@ -310,7 +310,7 @@ def main() -> int:
     stale = [path for path, text in written() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: tools/config_reference.py\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: python tools/config_reference.py\n")
         return int(bool(stale))
     for path, text in written():
         path.write_text(text)

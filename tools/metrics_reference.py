@@ -1,4 +1,4 @@
-"""Print docs/reference/metrics.md's tables: tools/metrics_reference.py > docs/reference/metrics.md."""
+"""Print docs/reference/metrics.md's tables: python tools/metrics_reference.py > docs/reference/metrics.md."""
 
 from __future__ import annotations
 
