@@ -289,8 +289,8 @@ class Reconciler:
         while True:
             try:
                 done = await trio.to_thread.run_sync(self._programmer.empty, table, limiter=self._limiter)
-            except IPVSError as error:
-                _log.warning("what is ours could not be removed: %s", error)
+            except (IPVSError, LedgerError) as error:
+                _log.warning("at the end, not all that is ours was removed or struck out: %s", error)
                 return
             if not done.draining or trio.current_time() > end:
                 return

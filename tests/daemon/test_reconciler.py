@@ -359,6 +359,19 @@ async def test_at_the_end_the_table_stays_or_what_is_ours_goes() -> None:
         assert set(one.rows()) == left
 
 
+@pytest.mark.trio
+async def test_at_the_end_a_ledger_that_cannot_be_written_is_told_and_raises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, kernel = tmp_path / "ledger.json", Kernel()
+    async with bench(kernel, path, on_exit="flush") as one:
+        await one.carry_out(state(vip(1)))
+        path.unlink()
+        path.mkdir()
+    assert not one.rows()
+    assert "cannot be written" in caplog.text
+
+
 def test_a_ledger_of_another_boot_or_that_is_broken_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     ledger = Ledger(path, boot="one")
