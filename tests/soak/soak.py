@@ -297,7 +297,7 @@ class Soak:
             self._memory_at = now
             for node in sorted(running):
                 pid = self._stage.cluster.pid(node)
-                with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                with suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # it has just ended
                     self.memory.add(node, pid, now, *_memory_of(pid))
                 self._find(self.files.look(node, self._stage.state_sizes(node)))
 
@@ -353,11 +353,11 @@ class Soak:
                 {
                     "node": life.node,
                     "minutes": round(life.lasted_seconds / 60, 1),
-                    "first_kib": life.private_kib[0],
-                    "last_kib": life.private_kib[-1],
+                    "first_kib": life.anonymous_kib[0],
+                    "last_kib": life.anonymous_kib[-1],
                     "kib_per_minute": None if life.slope_kib_per_minute is None else round(life.slope_kib_per_minute, 1),
                     "descriptors": life.descriptors[-1],
-                    "samples_kib": life.private_kib[::6],
+                    "samples_kib": life.anonymous_kib[::6],
                 }
                 for life in self.memory.longest
             ],
@@ -367,11 +367,13 @@ class Soak:
 
 
 def _memory_of(pid: int) -> tuple[int, int]:
-    """KiB that are a process's alone, and how many descriptors it has."""
-    kib = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_"):
-            kib += int(line.split()[1])
+    """KiB of a process's memory that is of no file, and how many descriptors it has.
+
+    What it still shares with the process that it was forked from is counted too: that becomes its own page by page, and is no growth.
+    """
+    kib = next(
+        int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:")
+    )
     return kib, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 

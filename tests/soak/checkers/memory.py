@@ -26,7 +26,7 @@ class Life:
 
     node: int
     seconds: list[float] = field(default_factory=list)
-    private_kib: list[int] = field(default_factory=list)
+    anonymous_kib: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
     @property
@@ -40,7 +40,7 @@ class Life:
         warm = [index for index, at in enumerate(self.seconds) if at - self.seconds[0] >= WARM_UP_SECONDS]
         if not warm or self.seconds[warm[-1]] - self.seconds[warm[0]] < LEAST_SECONDS:
             return None
-        return 60.0 * _slope([self.seconds[index] for index in warm], [self.private_kib[index] for index in warm])
+        return 60.0 * _slope([self.seconds[index] for index in warm], [self.anonymous_kib[index] for index in warm])
 
 
 class Memory:
@@ -49,11 +49,11 @@ class Memory:
     def __init__(self) -> None:
         self.lives: dict[int, Life] = {}
 
-    def add(self, node: int, pid: int, now: float, private_kib: int, descriptors: int) -> None:
-        """What a daemon has now, private to it alone."""
+    def add(self, node: int, pid: int, now: float, anonymous_kib: int, descriptors: int) -> None:
+        """What a daemon has now, of memory that is of no file."""
         life = self.lives.setdefault(pid, Life(node))
         life.seconds.append(now)
-        life.private_kib.append(private_kib)
+        life.anonymous_kib.append(anonymous_kib)
         life.descriptors.append(descriptors)
 
     @property
@@ -75,8 +75,8 @@ class Memory:
                     f"{slope:.1f} KiB a minute over {life.lasted_seconds / 60:.0f} minutes; {MOST_KIB_PER_MINUTE:g} are allowed"
                 )
                 found.append(Finding("memory", life.node, text))
-            if max(life.private_kib) > MOST_KIB:
-                text = f"{max(life.private_kib)} KiB of its own; {MOST_KIB} are allowed"
+            if max(life.anonymous_kib) > MOST_KIB:
+                text = f"{max(life.anonymous_kib)} KiB; {MOST_KIB} are allowed"
                 found.append(Finding("memory", life.node, text))
             half = life.descriptors[: len(life.descriptors) // 2]
             if life.lasted_seconds >= DESCRIPTORS_SECONDS and life.descriptors[-1] > max(half) + MOST_MORE_DESCRIPTORS:
