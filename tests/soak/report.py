@@ -34,7 +34,7 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
             yield f"{title.replace('_', ' ')}: {count} x {text}"
     yield "memory of each node's longest life:  minutes  first KiB  last KiB  KiB a minute  descriptors"
     for one in summary["memory"]:
-        slope = "(too short)" if one["kib_per_minute"] is None else f"{one['kib_per_minute']:.1f}"
+        slope = "(too young)" if one["kib_per_minute"] is None else f"{one['kib_per_minute']:.1f}"
         name = f"n{one['node']}"
         yield f"{name:>34}   {one['minutes']:7.1f}  {one['first_kib']:9}  {one['last_kib']:8}  {slope:>12}  {one['descriptors']:11}"
     for name, tail in list(summary["logs"].items())[:_LOGS_SHOWN]:

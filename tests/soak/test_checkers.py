@@ -89,23 +89,23 @@ def test_logs_let_pass_what_has_a_cause_and_count() -> None:
     assert (checker.writes[2], checker.events["sync"], sum(checker.warnings.values())) == (1, 1, 1)
 
 
-def lived(
-    kib_per_minute: float, seconds: float = WARM_UP_SECONDS + LEAST_SECONDS, first: float = 20_000, files: int = 30
-) -> Memory:
+def lived(kib_per_minute: float, seconds: float = WARM_UP_SECONDS + LEAST_SECONDS, first: float = 20_000) -> Memory:
     memory = Memory()
     for at in range(0, int(seconds) + 11, 10):
-        warming = 5_000 * min(1.0, at / WARM_UP_SECONDS)  # which is not held against it
-        memory.add(4, 99, at, int(first + warming + kib_per_minute * at / 60), files if at < seconds else files + 1)
+        warming = 5_000 * min(1.0, at / WARM_UP_SECONDS)
+        memory.add(4, 99, at, int(first + warming + kib_per_minute * at / 60), 30)
     return memory
 
 
 def test_memory() -> None:
     assert lived(MOST_KIB_PER_MINUTE / 2).findings() == []
-    (found,) = lived(MOST_KIB_PER_MINUTE * 2).findings()
+    (found,) = lived(MOST_KIB_PER_MINUTE * 1.2).findings()
     assert (found.node, "KiB a minute" in found.text) == (4, True)
-    assert lived(MOST_KIB_PER_MINUTE * 2, WARM_UP_SECONDS).findings() == []  # too short to say
+    assert lived(MOST_KIB_PER_MINUTE * 1.2, WARM_UP_SECONDS).findings() == []  # too short to say
+    (found,) = lived(MOST_KIB_PER_MINUTE * 20, 900).findings()  # but not for this
+    assert "KiB more" in found.text
     (found,) = lived(0, first=MOST_KIB).findings()
-    assert "KiB; " in found.text
+    assert f"{MOST_KIB} are allowed" in found.text
 
 
 def test_descriptors_and_the_longest_life() -> None:

@@ -23,7 +23,7 @@ def test_a_summary_says_what_was_done_and_that_nothing_was_found() -> None:
     lines = list(summary_lines(soak().summary()))
     text = "\n".join(lines)
     assert lines[-1] == "nothing was found"
-    for part in ("10 nodes", "seed 4711", "2 panic", "5 answered", "slowest 3.2 s", "ledger.json 4 KiB", "(too short)"):
+    for part in ("10 nodes", "seed 4711", "2 panic", "5 answered", "slowest 3.2 s", "ledger.json 4 KiB", "(too young)"):
         assert part in text
 
 
