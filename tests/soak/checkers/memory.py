@@ -1,7 +1,7 @@
 """No daemon's memory grows for ever, and no daemon collects file descriptors.
 
-At first it does grow: the newest 2,000 events are kept, and SQLite keeps 2 MB of pages. With some 60 events a minute and a node, as they
-come here, that takes half an hour. So a young daemon is held to what it may come to, and an old one to not growing any more.
+At first it does grow, by four or five MiB, while the ring of the newest 2,000 events fills, and then no more. With some 60 events a minute
+and a node, as they come here, that takes half an hour. So a young daemon is held to what it may come to, and an old one to not growing.
 """
 
 from __future__ import annotations
