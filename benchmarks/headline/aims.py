@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from statistics import fmean, median
 
+from benchmarks.aims import Aim
 from benchmarks.headline.figures import NEVER, REPAIRED_SECONDS, Run, changes, repair
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """`got` is None when it was not measured, infinite when it never came."""
-
-    text: str
-    most: float
-    got: float | None
-    unit: str
-
-    @property
-    def met(self) -> bool | None:
-        """None when it was not measured."""
-        return None if self.got is None else self.got <= self.most
 
 
 def aims(runs: Iterable[Run]) -> Iterator[Aim]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +24,7 @@ from benchmarks.headline.experiment import Experiment  # noqa: E402
 from benchmarks.headline.figures import of_requests, shown  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402
 from benchmarks.membership.progress import Progress  # noqa: E402
+from benchmarks.stopping import stop_cleanly  # noqa: E402
 from pyminuteman.testing.kernel_guest import Guest, GuestUnavailableError, forwarded_environment  # noqa: E402
 from pyminuteman.testing.network_namespace import why_no_host_ipvs  # noqa: E402
 
@@ -134,16 +133,6 @@ def arguments() -> argparse.Namespace:
     everything = not options.quick and asked == (SIZES, SCHEDULER) and options.runs >= RUNS
     options.save = everything if options.save is None else options.save
     return options
-
-
-def stop_cleanly() -> None:
-    """Ctrl-C, or SIGTERM, is an exception that takes the guest and the processes down."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
 
 
 def without_most_requests(data: dict[str, Any]) -> dict[str, Any]:

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import figures
 from figures import Found
 
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """`got` is None when it was not measured, infinite when it never came."""
-
-    text: str
-    most: float
-    got: float | None
-    unit: str
-
-    @property
-    def met(self) -> bool | None:
-        return None if self.got is None else self.got <= self.most
-
+from benchmarks.aims import Aim
 
 NEVER = float("inf")
 

@@ -10,14 +10,12 @@ import argparse
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +29,7 @@ from progress import Progress  # noqa: E402
 from schedule import PARTS, Effort, expected_lines, measure_block  # noqa: E402
 
 from benchmarks.machine import machine  # noqa: E402
+from benchmarks.stopping import stop_cleanly  # noqa: E402
 from pyminuteman.testing.cluster_namespaces import ClusterNamespaces, ClusterUnavailableError  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -101,19 +100,6 @@ def arguments() -> argparse.Namespace:
     if options.repetitions < 1 or options.nodes < 10:
         parser.error("at least 1 repetition and 10 nodes")
     return options
-
-
-def stop_cleanly() -> None:
-    """The first Ctrl-C, or SIGTERM, is an exception that takes clusters and namespaces down; the next ones must not disturb that."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_IGN)
-        print("stopping ...", file=sys.stderr)
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
 
 
 def main() -> int:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.aims import Aim
 from benchmarks.sources.spread import spread
 
 FILE_WAIT_MS = 100.0
 """How long nothing more must happen in a directory before it is looked at: docs/sources/file.md. That is meant, and no delay of ours."""
 MOST_MS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """`got` is None when it was not measured."""
-
-    text: str
-    most: float
-    got: float | None
-
-    @property
-    def met(self) -> bool | None:
-        return None if self.got is None else self.got <= self.most
 
 
 def find(latency: dict[str, Any], source: str, backends: int, *, marked: bool = False) -> dict[str, Any] | None:

@@ -9,12 +9,10 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # an uninstalled tree will do
 from benchmarks.machine import machine  # noqa: E402
 from benchmarks.membership.progress import Progress  # noqa: E402
 from benchmarks.sources import deciding, parsing, report, watching  # noqa: E402
+from benchmarks.stopping import stop_cleanly  # noqa: E402
 from pyminuteman.testing.etcd_server import why_no_etcd  # noqa: E402
 from pyminuteman.testing.kernel_guest import GuestUnavailableError  # noqa: E402
 
@@ -84,16 +83,6 @@ def arguments() -> argparse.Namespace:
     if options.repetitions < 1 or options.changes < 1:
         parser.error("at least 1 repetition and 1 change")
     return options
-
-
-def stop_cleanly() -> None:
-    """Ctrl-C, or SIGTERM, is an exception that takes the guest and the processes down."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
 
 
 def main() -> int:

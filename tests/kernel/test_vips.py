@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -25,13 +26,11 @@ from pyminuteman.vips.policy import Policy
 from pyminuteman.vips.resolution import Reach
 from tests.support.kernel import ip
 
-pytestmark = pytest.mark.kernel(timeout=200)
+pytestmark = pytest.mark.kernel
 
 ONE, TWO = "10.7.0.1", "10.7.0.2"
 KEY = VIPKey.tcp(VIPName("/foo", "marathon"), 80)
 ADDRESS = IPV4_RANGE.address(IPV4_RANGE.home("foo.marathon"))
-ASKED_TIMES = 4
-"""A getaddrinfo that fails once is asked again: a kernel that has been through all other tests is slow at times."""
 SECONDS = 5.0
 
 
@@ -132,25 +131,22 @@ def test_the_systems_own_resolver_finds_the_name(tmp_path: Path) -> None:
     async def ask(options: str) -> list[str]:
         configuration.write_text(f"nameserver {ONE}\noptions {options} timeout:15 attempts:1\n")
         look_up = f"mount --bind {configuration} /etc/resolv.conf && exec getent ahosts foo.marathon.{DEFAULT_ZONE}"
-        for _ in range(ASKED_TIMES):
-            command = ["unshare", "--mount", "sh", "-c", look_up]
-            found = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-            if found.returncode == 0:
-                break
-            told.append(f"getent ended with {found.returncode} ({found.stderr.decode().strip()}); {server.counters}")
+        began, command = time.perf_counter(), ["unshare", "--mount", "sh", "-c", look_up]
+        found = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        told.append(
+            f"getent ended with {found.returncode} after {time.perf_counter() - began:.1f} s"
+            f" ({found.stderr.decode().strip()}); {server.counters}"
+        )
         return sorted({line.split()[0] for line in found.stdout.decode().splitlines()})
 
     async def main() -> None:
-        with trio.fail_after(150):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
                 assert await ask("single-request") == sorted(state.names["foo.marathon"].addresses), told
-                asked = server.counters["datagrams"]
-                assert asked >= 2
-                assert server.counters["messages"] == 0
+                assert (server.counters["datagrams"], server.counters["messages"]) == (2, 0)
                 assert await ask("use-vc") == sorted(state.names["foo.marathon"].addresses), told
-                assert server.counters["datagrams"] == asked
-                assert server.counters["messages"] >= 2
+                assert (server.counters["datagrams"], server.counters["messages"]) == (2, 2)
                 nursery.cancel_scope.cancel()
 
     assert len(state.names["foo.marathon"].addresses) == 2
