@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import figures
-from aims import NEVER, aims
-from cost import REST_UNITS
-from figures import Spread
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))  # what all benchmarks share is found from there, by a name of its own
+
+import figures  # noqa: E402
+from aims import NEVER, aims  # noqa: E402
+from cost import REST_UNITS  # noqa: E402
+from figures import Spread  # noqa: E402
 
 from benchmarks import scaling  # noqa: E402
 from benchmarks.tables import fill, report, table  # noqa: E402
