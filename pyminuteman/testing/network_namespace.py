@@ -13,9 +13,12 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+_TRIO_THREAD = "Trio thread"  # how the names of trio's threads begin
+_MOVE_SECONDS = 10.0
 _SIOCSIFFLAGS = 0x8914  # <linux/sockios.h>
 _IFF_UP = 1  # <linux/if.h>
 _IP_VS_SO_SET_ADD = 64 + 1024 + 64 + 2  # <linux/ip_vs.h>: IP_VS_BASE_CTL + 2
@@ -28,7 +31,7 @@ def fresh_network_namespace() -> None:
 
     Its IPVS table, addresses, routes and netfilter rules are empty. The namespace that the thread
     leaves lives on while something holds it: a socket, a process, a thread that was started in it.
-    Threads that run already stay where they are.
+    Threads that run already stay where they are: see :func:`bring_idle_threads`.
 
     Raises:
         PermissionError: the process has no CAP_SYS_ADMIN.
@@ -40,6 +43,46 @@ def fresh_network_namespace() -> None:
         raise OSError(code, f"unshare(CLONE_NEWNET): {os.strerror(code)}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+
+
+def bring_idle_threads() -> None:
+    """Have the idle threads that trio keeps for later work in the namespace of the calling thread, too.
+
+    They are kept for ten seconds, over the end of :func:`trio.run`. What a test gives to one of them, be it no more than the start of a
+    process, would else be done in the namespace in which the thread was made: that of a test before. Not for use while trio runs.
+
+    Raises:
+        OSError: a thread may not enter it.
+        TimeoutError: they did not all come.
+    """
+    # Only whoever has imported trio has such threads.
+    idle = sum(thread.name.startswith(_TRIO_THREAD) for thread in threading.enumerate()) if "trio" in sys.modules else 0
+    if not idle:
+        return
+    from trio.lowlevel import start_thread_soon  # noqa: PLC0415 - it is there already
+
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    all_there = threading.Barrier(idle + 1)  # so that none takes the work of two
+    errors: list[OSError] = []
+
+    def move() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(here, _CLONE_NEWNET) != 0:
+            code = ctypes.get_errno()
+            errors.append(OSError(code, f"setns: {os.strerror(code)}"))
+        all_there.wait(_MOVE_SECONDS)
+
+    try:
+        for _ in range(idle):
+            start_thread_soon(move, lambda _: None)
+        try:
+            all_there.wait(_MOVE_SECONDS)
+        except threading.BrokenBarrierError:
+            raise TimeoutError(f"{idle} idle threads did not all come to another network namespace") from None
+    finally:
+        os.close(here)
+    if errors:
+        raise errors[0]
 
 
 def why_no_host_ipvs() -> str | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from pyminuteman.testing.network_namespace import fresh_network_namespace
+from pyminuteman.testing.network_namespace import bring_idle_threads, fresh_network_namespace
 
 # Options of pytest and common plugins that belong to the outer run alone. Every item asked for
 # is wanted, nobody is at the terminal, and result files have one writer.
@@ -98,6 +98,7 @@ class InnerRun:
                 self._send({"missing": True})
                 continue
             fresh_network_namespace()
+            bring_idle_threads()
             with self._stack_after(request["seconds"]):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             self._send({"done": True})

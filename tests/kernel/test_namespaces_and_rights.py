@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from pyminuteman.ipvs import (
     Destination,
@@ -22,7 +23,7 @@ from pyminuteman.ipvs import (
     Service,
     Snapshot,
 )
-from pyminuteman.testing.network_namespace import fresh_network_namespace
+from pyminuteman.testing.network_namespace import bring_idle_threads, fresh_network_namespace
 from tests.support.kernel import ipvsadm
 
 pytestmark = pytest.mark.kernel
@@ -48,6 +49,32 @@ def other() -> Iterator[str]:
     yield paths[0]
     over.set()
     thread.join()
+
+
+def test_threads_that_trio_keeps_come_along_to_another_namespace() -> None:
+    """Else a test's work in a thread would be done where the test before it was."""
+
+    def where() -> Path:
+        return Path("/proc/thread-self/ns/net").readlink()
+
+    async def several() -> list[Path]:
+        together, found = threading.Barrier(3), []
+
+        async def one() -> None:
+            found.append(await trio.to_thread.run_sync(lambda: (together.wait(10), where())[1]))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(one)
+        return found
+
+    before = where()
+    assert trio.run(several) == [before] * 3
+    fresh_network_namespace()
+    assert where() != before
+    assert trio.run(several) == [before] * 3
+    bring_idle_threads()
+    assert trio.run(several) == [where()] * 3
 
 
 def test_a_table_of_another_namespace_is_another_table(other: str) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
-from pyminuteman.testing.network_namespace import fresh_network_namespace
+from pyminuteman.testing.network_namespace import bring_idle_threads, fresh_network_namespace
 from tests.support.tools import missing
 
 _CLONE_NEWNET = 0x40000000
@@ -27,10 +27,12 @@ def own_namespace() -> Iterator[None]:
             fresh_network_namespace()
         except OSError as error:
             missing(f"the right to make a network namespace ({error})")
+        bring_idle_threads()
         yield
     finally:
         ctypes.CDLL(None, use_errno=True).setns(here, _CLONE_NEWNET)
         os.close(here)
+        bring_idle_threads()
 
 
 class Greeter:
