@@ -12,6 +12,8 @@ Form = Literal["daemons", "static"]
 VIP = "11.0.0.1"
 PORT = 80
 FIRST_TASK_PORT = 8000
+SETTINGS = {"node.realtime": "true"}
+"""As the daemon has it by itself, and :class:`~pyminuteman.testing.daemon_cluster.DaemonCluster` has not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.headline import costs
 from benchmarks.headline.costs import Processor
-from benchmarks.headline.experiment import FIRST_TASK_PORT, PORT, VIP, Experiment
+from benchmarks.headline.experiment import FIRST_TASK_PORT, PORT, SETTINGS, VIP, Experiment
 from benchmarks.headline.kernels import Casualties, Condition, KernelTable, Tail, count_of, watch
 from benchmarks.headline.logs import Line, carried_out, what_was_told
 from pyminuteman.testing.daemon_cluster import DaemonCluster
@@ -31,6 +31,8 @@ ROUNDS = 5
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
 """After the last kernel has all: what comes once, when a cluster begins, is over."""
+CALM_SECONDS = 10.0
+"""After the changes: daemons allow for round trips as they were in the last six seconds."""
 WATCH_SECONDS = 15.0
 CHANGE_SECONDS = 10.0
 AFTERMATH_SECONDS = 3.0
@@ -50,7 +52,7 @@ class Bench:
 
     def __init__(self, experiment: Experiment, directory: Path, stack: ExitStack) -> None:
         self.experiment = experiment
-        self.cluster = stack.enter_context(DaemonCluster(experiment.nodes + 1, directory))
+        self.cluster = stack.enter_context(DaemonCluster(experiment.nodes + 1, directory, settings=SETTINGS))
         self.everybody = range(experiment.nodes + 1)
         self._stack = stack
         self.tables = {node: KernelTable(self.cluster.netns(node)) for node in self.everybody}
@@ -119,6 +121,8 @@ class Bench:
         began = time.perf_counter()
         tester = self.experiment.tester
         command = [sys.executable, "-m", "pyminuteman", "run", "--config", str(self.cluster.directory(tester) / "config.toml")]
+        for name, value in SETTINGS.items():
+            command += ["--set", f"{name}={value}"]
         log = self._stack.enter_context((self.cluster.directory(tester) / "log").open("w"))
         self.alone = self.cluster.namespaces.start(tester, command, stdout=log, stderr=log)
         each = self.experiment.tasks_per_node
@@ -314,6 +318,7 @@ def measure(experiment: Experiment) -> dict[str, Any]:
             if experiment.changes:
                 say("new tasks and VIPs")
                 found["changes"] = bench.changes()
+                time.sleep(CALM_SECONDS)
         else:
             bench.kill_all()
         say("requests, and the panic")
