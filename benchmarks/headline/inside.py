@@ -38,7 +38,7 @@ CHANGE_SECONDS = 10.0
 AFTERMATH_SECONDS = 3.0
 """What the repair costs is measured for so long."""
 ELSEWHERE_NICE = -10
-"""Clients and backends stand for machines with processors of their own: they go before the daemons, whatever these do."""
+"""Clients and backends stand for machines with processors of their own: they go before all that has no real-time priority."""
 CONNECTIONS_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 EXTRA_PORT = 9000
 
