@@ -24,6 +24,7 @@ __all__ = [
     "add_ambient",
     "gain_nothing",
     "give_up_all",
+    "hand_on_no_priority",
     "in_own_thread",
     "keep_capabilities",
     "numbers",
@@ -161,6 +162,12 @@ def give_up_all() -> None:
         set_capabilities(0, 0, 0)
     if not now.no_new_privs:
         gain_nothing()
+
+
+def hand_on_no_priority() -> None:
+    """What the calling thread starts from now on has no real-time priority (``SCHED_FIFO``), if this thread has."""
+    if (policy := os.sched_getscheduler(0)) == os.SCHED_FIFO:
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_getparam(0))
 
 
 def in_own_thread(work: Callable[[], T]) -> T:

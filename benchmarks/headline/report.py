@@ -70,7 +70,7 @@ def repairs(data: Mapping[str, Any]) -> str:
         if runs:
             found = repair(runs)
             cells = [
-                f"{nodes} nodes, {len(runs[0]['dead'])} dead",
+                f"{nodes} nodes, {len(runs[0]['dead'])} dead" + ("" if runs[0]["realtime"] else ", no real-time priority"),
                 str(len(runs)),
                 spread(found.suspected),
                 spread(found.weightless),

@@ -38,7 +38,7 @@ from pyminuteman.membership.effects import (
 )
 from pyminuteman.membership.errors import InsecureError, KeyringError
 from pyminuteman.membership.keyring import Keyring, load_key_file
-from pyminuteman.membership.priority import take_realtime_priority
+from pyminuteman.membership.priority import be_realtime
 from pyminuteman.membership.records import Record
 from pyminuteman.membership.trio_driver import Membership, open_membership
 
@@ -154,7 +154,7 @@ class NodeProgram:
                     self.keyring = Keyring(load_key_file(self.key_file), cluster=self.cluster)
                 except KeyringError as error:
                     raise ConfigurationError(None, "--key-file", str(error)) from error
-            if self.realtime and not (had := take_realtime_priority()).granted:
+            if self.realtime and not (had := be_realtime()).granted:
                 say(f"minuteman: at normal priority, for real-time priority is {had.reason}")
             async with trio.open_nursery() as outer:
                 async with self._open() as membership, trio.open_nursery() as inner:

@@ -48,7 +48,7 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     from pyminuteman.daemon.config_file import all_remarks, describe, load_config  # noqa: PLC0415
     from pyminuteman.daemon.logs import log_remarks, start_log  # noqa: PLC0415
     from pyminuteman.daemon.privileges import User, drop  # noqa: PLC0415
-    from pyminuteman.membership import take_realtime_priority  # noqa: PLC0415
+    from pyminuteman.membership import be_realtime  # noqa: PLC0415
 
     def load() -> DaemonConfig:
         return load_config(path, environment=os.environ, overrides=overrides)
@@ -57,7 +57,7 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     start_log(config.log)
     log_remarks(all_remarks(config))
     if config.node.realtime:
-        take_realtime_priority()  # a refusal is no error: the unit says whether it may be had
+        be_realtime()  # a refusal is no error: the unit says whether it may be had
     if user is not None:
         drop(rights_of(config), User.named(user))
     gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 10 ms

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 import trio
 
 from pyminuteman.addresses import IPV6, format_address, format_endpoint, parse_address
-from pyminuteman.capabilities import give_up_all, in_own_thread
+from pyminuteman.capabilities import give_up_all, hand_on_no_priority, in_own_thread
 from pyminuteman.errors import MinutemanError
 from pyminuteman.health.hysteresis import InvalidCheckError
 
@@ -134,8 +134,8 @@ class CommandCheck:
     """Passes when a command ends with an expected exit code.
 
     It gets no input and a clean environment (``PATH``, ``LANG`` and ``environment``), and runs in ``/`` and in a session of its own.
-    It has no capability, whichever we have, and gets none (``no_new_privs``): it answers for a backend, and programs no kernel. When it has
-    ended, or its time is up, whatever is left of its process group is killed.
+    It has no capability, whichever we have, and gets none (``no_new_privs``): it answers for a backend, and programs no kernel. Nor has it our
+    real-time priority. When it has ended, or its time is up, whatever is left of its process group is killed.
 
     Raises:
         InvalidCheckError: No command, or no path to one; an exit code beyond 0 to 255.
@@ -183,6 +183,7 @@ class CommandCheck:
 
     def _start(self, output: int) -> subprocess.Popen[bytes]:
         """Start it without the rights of this thread, which are gone with that."""
+        hand_on_no_priority()
         give_up_all()  # where this is refused, it is our trouble, and nothing is started
         try:
             return subprocess.Popen(  # noqa: S603 - no shell

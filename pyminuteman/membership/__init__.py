@@ -45,6 +45,7 @@ from pyminuteman.membership.messages import PacketId as PacketId
 from pyminuteman.membership.messages import Peer as Peer
 from pyminuteman.membership.node import MembershipNode as MembershipNode
 from pyminuteman.membership.priority import Priority as Priority
+from pyminuteman.membership.priority import be_realtime as be_realtime
 from pyminuteman.membership.priority import take_realtime_priority as take_realtime_priority
 from pyminuteman.membership.records import MemberState as MemberState
 from pyminuteman.membership.records import Record as Record

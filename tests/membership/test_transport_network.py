@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -236,6 +238,38 @@ def test_an_alarm_without_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.PyDLL", lambda *_, **__: Libc)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as watched, pytest.raises(OSError, match="timerfd_create"):
         Alarm(watched)
+
+
+def priorities_of_a_program(*lines: str) -> list[int]:
+    """What a program prints that begins like this: with the right to real-time priority, or the test is skipped."""
+    program = (
+        "import os, subprocess, sys; from pyminuteman.membership.priority import *; from pyminuteman.capabilities import *\n"
+    )
+    program += "had = be_realtime()\nif not had.granted: sys.exit(had.reason)\n" + "\n".join(lines)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    if "rtprio" in done.stderr:
+        pytest.skip(f"there is no real-time priority to be had: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+PRIORITY = "priority = lambda: os.sched_getparam(0).sched_priority"
+CHILD = "child = lambda: int(subprocess.run([sys.executable, '-c', 'import os; print(os.sched_getparam(0).sched_priority)'], capture_output=True).stdout)"
+
+
+def test_a_program_has_real_time_priority_and_its_threads_are_one_below() -> None:
+    ask = "print(priority(), in_own_thread(priority), in_own_thread(lambda: in_own_thread(priority)), in_own_thread(child))"
+    left = "print(in_own_thread(lambda: 1 if sys.getprofile() else 0))"
+    assert priorities_of_a_program(PRIORITY, CHILD, ask, left) == [10, 9, 9, 9, 0]
+
+
+def test_a_thread_keeps_its_priority_from_what_it_starts() -> None:
+    work = (
+        "def work():",
+        "    hand_on_no_priority(); print(priority(), in_own_thread(priority), child())",
+        "in_own_thread(work)",
+    )
+    assert priorities_of_a_program(PRIORITY, CHILD, *work) == [9, 0, 0]
 
 
 def test_real_time_priority_is_taken_or_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
