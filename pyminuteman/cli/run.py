@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -56,8 +57,8 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     config = load()
     start_log(config.log)
     log_remarks(all_remarks(config))
-    if config.node.realtime:
-        be_realtime()  # a refusal is no error: the unit says whether it may be had
+    if config.node.realtime and not (had := be_realtime()).granted:  # no error: the unit says whether it may be had
+        logging.getLogger("pyminuteman.daemon").info("ordinary priority, for real-time priority is %s", had.reason)
     if user is not None:
         drop(rights_of(config), User.named(user))
     gc.freeze()  # what was imported stays: without this, a collection would look through all of it, for 10 ms

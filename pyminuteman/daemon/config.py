@@ -68,7 +68,8 @@ class NodeConfig:
     """Constants of membership: ``lan`` within a site, ``wan`` between sites, ``local`` to try many nodes on one machine. All nodes of a
     cluster should have the same."""
     realtime: bool = True
-    """Ask for real-time priority, so that a busy host is not taken for a dead one. Where it is not granted, that is said and all goes on."""
+    """Ask for real-time priority, so that a busy host is not taken for a dead one: for the loop, and one below it for all other threads and
+    for the programs that set up the host. Where it is not granted, that is said and all goes on."""
 
     membership_overrides: tuple[tuple[str, int | float], ...] = ()
     """``[membership]``: constants that are to differ from the profile's, by name in the order of the names."""
