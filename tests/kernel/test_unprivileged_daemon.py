@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,17 @@ def assert_unprivileged(systemd: Systemd) -> None:
     assert fields["Seccomp"] == ["2"]
 
 
+def priorities(systemd: Systemd) -> set[tuple[int, int]]:
+    """Policy and real-time priority of each thread of the main process, as proc(5) has them."""
+    tasks = f"/proc/{systemd.show('minuteman', 'MainPID')}/task"
+    found = set()
+    for thread in Path(systemd.root + tasks).iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            fields = systemd.read(f"{tasks}/{thread.name}/stat").rpartition(")")[2].split()
+            found.add((int(fields[38]), int(fields[37])))
+    return found
+
+
 def test_vips_from_files_are_kept_in_the_kernel() -> None:
     command = f"{COMMAND} vips apply --watch --source file:/etc/minuteman/vips.d --scope 11.0.0.0/8"
     with Systemd(command, settings=(*SETTINGS, "Type=exec", "WatchdogSec=0")) as systemd:
@@ -83,6 +96,8 @@ def test_the_daemon_runs() -> None:
         systemd.control("start", "minuteman")
         assert ipvsadm("-Sn") == table(1, 2), "ready means that the table is in the kernel"
         assert_unprivileged(systemd)
+        assert priorities(systemd) == {(os.SCHED_OTHER, 0)}
+        assert "ordinary priority, for real-time priority is not permitted" in systemd.said()
         assert systemd.show("minuteman", "StatusText")
         socket = Path(f"{systemd.root}/run/minuteman/api.sock").stat()
         assert socket.st_mode & 0o777 == 0o660
@@ -94,3 +109,18 @@ def test_the_daemon_runs() -> None:
         systemd.control("stop", "minuteman")
         assert systemd.show("minuteman", "Result") == "success"
         assert ipvsadm("-Sn") == table(1, 2, 3), "what becomes of the table is on_exit, and that is to keep it"
+
+
+def test_with_its_drop_in_the_daemon_has_real_time_priority() -> None:
+    with Systemd(
+        f"{COMMAND} run --config /etc/minuteman/config.toml", drop_ins=["realtime.conf"], settings=SETTINGS
+    ) as systemd:
+        systemd.write("/etc/minuteman/config.toml", CONFIGURATION)
+        systemd.write(VIPS, vips(1, 2))
+        systemd.control("start", "minuteman")
+        assert ipvsadm("-Sn") == table(1, 2)
+        assert_unprivileged(systemd)
+        systemd.until(
+            lambda: priorities(systemd) == {(os.SCHED_FIFO, 10), (os.SCHED_FIFO, 9)}, "threads are one below the loop"
+        )
+        assert "ordinary priority" not in systemd.said()
