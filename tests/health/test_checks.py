@@ -345,6 +345,19 @@ async def test_a_command_has_no_capability_and_gets_none() -> None:
     assert Privileges.now() == before, "which is the command's affair alone"
 
 
+def test_a_command_has_none_of_our_real_time_priority() -> None:
+    script = (
+        "import os, sys, trio; from pyminuteman.health.checks import CommandCheck; from pyminuteman.membership import be_realtime\n"
+        "had = be_realtime()\nif not had.granted: sys.exit(had.reason)\n"
+        "ask = 'import os, sys; sys.exit(os.sched_getparam(0).sched_priority)'\n"
+        "trio.run(CommandCheck((sys.executable, '-c', ask)).run)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if "rtprio" in done.stderr:
+        pytest.skip(f"there is no real-time priority to be had: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.trio
 async def test_a_command_that_cannot_be_deprived_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
