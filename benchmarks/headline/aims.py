@@ -1,4 +1,4 @@
-"""What this project wants to reach with the largest of the clusters, and whether it did."""
+"""What this project wants to reach, and whether it did."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ PREDECESSOR = (
     "testing node with 10 threads of 10 requests a second, 12.5 % of the nodes panic after 5 s): pictures of latency, no table; failures "
     "detected in less than a second, but up to 30 s when many nodes fail at once; a new task in up to 11 s, as the master was polled."
 )
+FULL_PERCENT = 40.0
+"""Busier than this at rest, a processor is late for a failure, when all of its daemons have work to do at the same time."""
 BUSY_LOAD = 0.5
 """Others had so much of the machine before it began: the figures are too high."""
 
@@ -48,18 +50,20 @@ def spread(values: Iterable[float]) -> str:
     return f"{number(median(values))} ({number(values[0])} - {number(values[-1])})" if values else "-"
 
 
-def largest(data: Mapping[str, Any]) -> int:
-    """The number of nodes that the aims are about."""
-    return sizes(dict(data))[-1]
-
-
 def aimed(data: Mapping[str, Any]) -> str:
-    """The aims, each with its verdict."""
+    """The aims, and what came of each."""
+    counts = measured(data)
+    columns = [list(aims(of_form(dict(data), "daemons", nodes))) for nodes in counts]
     rows = []
-    for aim in aims(of_form(dict(data), "daemons", largest(data))):
-        verdict = "not measured" if aim.met is None else "met" if aim.met else "**missed**"
-        rows.append([aim.text, f"&le; {number(aim.most)} {aim.unit}", number(aim.got), verdict])
-    return table([f"aim, {largest(data)} nodes", "limit", "got", "verdict"], rows)
+    for row in zip(*columns, strict=True):
+        cells = ["not measured" if aim.met is None else number(aim.got) if aim.met else f"**{number(aim.got)}**" for aim in row]
+        rows.append([row[0].text, f"&le; {number(row[0].most)} {row[0].unit}", *cells])
+    return table(["aim (**missed**)", "limit", *(f"{nodes} nodes" for nodes in counts)], rows)
+
+
+def measured(data: Mapping[str, Any]) -> list[int]:
+    """The numbers of nodes of which there are runs with daemons that came to their end."""
+    return [nodes for nodes in sizes(dict(data)) if of_form(dict(data), "daemons", nodes)]
 
 
 def repairs(data: Mapping[str, Any]) -> str:
@@ -171,21 +175,42 @@ def errors(data: Mapping[str, Any]) -> list[str]:
 
 def missed(data: Mapping[str, Any]) -> str:
     """Which aims were not reached, for those who read no further."""
-    found = [aim for aim in aims(of_form(dict(data), "daemons", largest(data))) if aim.met is False]
-    said = "; ".join(f"{aim.text}: {number(aim.got)} {aim.unit}, aim {number(aim.most)}" for aim in found)
-    return f"Aims missed in these runs: {said}." if said else "All aims of this experiment are met."
+    said = []
+    for nodes in measured(data):
+        found = [aim for aim in aims(of_form(dict(data), "daemons", nodes)) if aim.met is False]
+        texts = [f"{aim.text}: {number(aim.got)} {aim.unit}, aim {number(aim.most)}" for aim in found]
+        said.append(f"* with {nodes} nodes: {'; '.join(texts) or 'none'}")
+    return "Aims missed in these runs:\n\n" + "\n".join(said)
+
+
+def limit(data: Mapping[str, Any]) -> str:
+    """How much of what is shown is the processor's."""
+    busy = [
+        (nodes, fmean(run["rest"]["busy_percent"] for run in of_form(dict(data), "daemons", nodes))) for nodes in measured(data)
+    ]
+    shares = ", ".join(f"{number(percent)} % of it with {nodes} nodes" for nodes, percent in busy)
+    text = f"One processor carries all daemons of a run. At rest, before a request is sent, they use {shares}."
+    full = [nodes for nodes, percent in busy if percent > FULL_PERCENT]
+    if full:
+        text += (
+            f" With {' and '.join(map(str, full))} it is the limit, and daemons wait for each other: those figures are of its queue, and say little "
+            "of as many hosts, each with a processor of its own."
+        )
+    return text
 
 
 def markdown(data: Mapping[str, Any]) -> str:
     """All of it."""
-    parts = ["**Aims**", aimed(data), "**Repair**", repairs(data), "**Requests**", requests(data), PREDECESSOR]
+    parts = ["**Aims**", aimed(data), limit(data), "**Repair**", repairs(data), "**Requests**", requests(data), PREDECESSOR]
     parts += ["**News**", news(data), "**Cost**", costs(data), *errors(data), about(data)]
     return "\n\n".join(parts) + "\n"
 
 
 def front_page(data: Mapping[str, Any]) -> str:
     """What the project's own README shows."""
-    return "\n\n".join([requests(data), repairs(data), missed(data), *errors(data), PREDECESSOR, about(data)]) + "\n"
+    return (
+        "\n\n".join([requests(data), repairs(data), missed(data), limit(data), *errors(data), PREDECESSOR, about(data)]) + "\n"
+    )
 
 
 def save(data: Mapping[str, Any], results: Path = RESULTS) -> None:

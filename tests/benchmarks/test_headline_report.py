@@ -129,6 +129,20 @@ def test_a_run_that_broke_off_is_in_no_figure_and_is_said() -> None:
     assert "TimeoutError: n3" in report.front_page(more)
 
 
+def test_each_size_has_its_verdicts_and_a_processor_that_is_full_is_said() -> None:
+    one = next(run for run in kept()["runs"] if run["experiment"]["form"] == "daemons")
+    size = one["experiment"] | {"nodes": 3000, "tasks": 3000}
+    slow = one | {"experiment": size, "gone_seconds": {}, "rest": one["rest"] | {"busy_percent": 93.0}}
+    data = kept() | {"runs": [one | {"rest": one["rest"] | {"busy_percent": 20.0}}, slow]}
+    few = one["experiment"]["nodes"]
+    gone = next(line for line in report.aimed(data).splitlines() if "gone from the last" in line)
+    assert gone.endswith("| **never** |")
+    assert report.aimed(data).splitlines()[0].endswith(f"| {few} nodes | 3000 nodes |")
+    assert "* with 3000 nodes: they are gone from the last kernel, at worst: never s" in report.missed(data)
+    assert f"20 % of it with {few} nodes, 93 % of it with 3000 nodes" in report.limit(data)
+    assert "With 3000 it is the limit" in report.limit(data)
+
+
 def test_a_busy_machine_is_said() -> None:
     assert "was busy" in report.about(kept() | {"load_before": 2.0})
     assert "was busy" not in report.about(kept() | {"load_before": 0.1})
