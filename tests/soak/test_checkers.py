@@ -110,11 +110,18 @@ def test_memory() -> None:
 
 def test_descriptors_and_the_longest_life() -> None:
     memory = lived(0)
-    memory.add(4, 100, 9_000, 1, 30)
+    memory.add(4, 100, 3_019, 1, 30)
     assert [len(life.seconds) > 2 for life in memory.longest] == [True]
-    memory.add(4, 99, 9_001, 20_000, 60)
+    memory.add(4, 99, 3_020, 20_000, 60)
     (found,) = memory.findings()
     assert found.text == "60 descriptors in the end, and at most 30 in the first half of its life"
+
+
+def test_a_number_that_is_given_again_is_another_life() -> None:
+    memory = lived(0)
+    memory.add(4, 99, 9_000, 1, 30)
+    memory.add(5, 99, 9_010, 2, 30)
+    assert [(life.node, len(life.seconds) > 1) for life in memory.lives] == [(4, True), (4, False), (5, False)]
 
 
 def test_rest() -> None:

@@ -23,6 +23,8 @@ MOST_MORE_KIB: Final = 8 * 1024
 MOST_KIB: Final = 120 * 1024
 MOST_MORE_DESCRIPTORS: Final = 12
 """Beyond the most of its life's first half: of clients, of bulk transfers, of files that are being written."""
+UNSEEN_SECONDS: Final = 120.0
+"""Who was not seen for so long has ended, and whoever has its number now is somebody else."""
 DESCRIPTORS_SECONDS: Final = 120.0
 """A shorter life says nothing of descriptors: in its first half it was not all there yet."""
 
@@ -60,11 +62,15 @@ class Memory:
     """Of all daemons, life by life."""
 
     def __init__(self) -> None:
-        self.lives: dict[int, Life] = {}
+        self.lives: list[Life] = []
+        self._by_pid: dict[int, Life] = {}
 
     def add(self, node: int, pid: int, now: float, anonymous_kib: int, descriptors: int) -> None:
         """What a daemon has now, of memory that is of no file."""
-        life = self.lives.setdefault(pid, Life(node))
+        life = self._by_pid.get(pid)
+        if life is None or life.node != node or now - life.seconds[-1] > UNSEEN_SECONDS:
+            life = self._by_pid[pid] = Life(node)
+            self.lives.append(life)
         life.seconds.append(now)
         life.anonymous_kib.append(anonymous_kib)
         life.descriptors.append(descriptors)
@@ -73,7 +79,7 @@ class Memory:
     def longest(self) -> list[Life]:
         """The longest life of each node."""
         best: dict[int, Life] = {}
-        for life in self.lives.values():
+        for life in self.lives:
             if life.node not in best or life.lasted_seconds > best[life.node].lasted_seconds:
                 best[life.node] = life
         return [best[node] for node in sorted(best)]
@@ -81,7 +87,7 @@ class Memory:
     def findings(self) -> list[Finding]:
         """What grew too much."""
         found = []
-        for life in self.lives.values():
+        for life in self.lives:
             slope = life.slope_kib_per_minute
             if slope is not None and slope > MOST_KIB_PER_MINUTE:
                 text = (
