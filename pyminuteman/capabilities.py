@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from errno import EAGAIN
@@ -165,9 +166,13 @@ def give_up_all() -> None:
 
 
 def hand_on_no_priority() -> None:
-    """What the calling thread starts from now on has no real-time priority (``SCHED_FIFO``), if this thread has."""
+    """What the calling thread starts from now on has no real-time priority (``SCHED_FIFO``), if this thread has.
+
+    A filter of system calls may refuse it; then the priority is not of our asking, but of whoever started us, and stays.
+    """
     if (policy := os.sched_getscheduler(0)) == os.SCHED_FIFO:
-        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_getparam(0))
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_getparam(0))
 
 
 def in_own_thread(work: Callable[[], T]) -> T:

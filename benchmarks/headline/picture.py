@@ -42,9 +42,10 @@ def draw(data: dict[str, Any], path: Path) -> None:
     dead = len(next(iter(runs.values()))["dead"])
     title = f"{dead} of {experiment['nodes']} nodes panic; {experiment['tasks']:,} tasks behind one VIP ({experiment['scheduler']}), a connection for each request"
     figure.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")
+    handles, labels = rows[0, 0].get_legend_handles_labels()
     figure.legend(
-        *rows[0, 0].get_legend_handles_labels(), loc="lower right", frameon=False, fontsize=8, ncols=4
-    )  # hides no request
+        handles, labels, loc="lower right", frameon=False, fontsize=8, ncols=4
+    )  # beside the axes: there it would hide requests
     figure.tight_layout(rect=(0, 0.03, 1, 0.985))
     figure.savefig(path, metadata={"Date": None}, dpi=150)
     plt.close(figure)

@@ -1,7 +1,7 @@
 """The predecessor's headline experiment on this project: an eighth of the nodes panic while clients ask a VIP, and what comes of it.
 
 All daemons and all IPVS are real, each node in a network namespace of its own: on this host's kernel if it has IPVS and we are root, else in
-a user-mode-linux guest. README.md has the method and the figures of the last run. Some 50 minutes; ``--quick`` a minute and a half.
+a user-mode-linux guest. README.md has the method and the figures of the last run. Some 40 minutes; ``--quick`` a minute and a half.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Priority(NamedTuple):
 
 
 def take_realtime_priority(priority: int = REALTIME_PRIORITY, *, hand_on: bool = False) -> Priority:
-    """Ask for ``SCHED_FIFO`` for the calling thread, and so for a process of one thread.
+    """Ask for ``SCHED_FIFO`` for the calling thread. A program with other threads wants :func:`be_realtime`.
 
     Should the process ever spin, the kernel keeps a share of each second for the others (``sched_rt_runtime_us``, 5 %).
 

@@ -359,6 +359,21 @@ def test_a_command_has_none_of_our_real_time_priority() -> None:
 
 
 @pytest.mark.trio
+async def test_a_command_runs_where_a_filter_forbids_to_change_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a unit that has the priority of its service manager (CPUSchedulingPolicy=), and not of its own asking."""
+    asked = []
+
+    def refuse(*what: object) -> None:
+        asked.append(what)
+        raise PermissionError(1, "filtered")
+
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_FIFO)
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    await script("exit 0").run()
+    assert len(asked) == 1
+
+
+@pytest.mark.trio
 async def test_a_command_that_cannot_be_deprived_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise PermissionError(1, "the kernel refuses to set capabilities")
