@@ -19,6 +19,8 @@ from errno import EAGAIN
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from pyminuteman.libc import error_of, libc
+
 __all__ = [
     "Capability",
     "Privileges",
@@ -113,8 +115,7 @@ def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
     """The three sets; what is no longer permitted or inheritable is no longer ambient either."""
     sets = (effective, permitted, inheritable)
     words = _WORDS.pack(*(one & _LOW for one in sets), *(one >> 32 for one in sets))
-    libc = ctypes.CDLL(None, use_errno=True)
-    _done(libc.capset(_HEADER.pack(_VERSION, 0), words), "set capabilities")
+    _done(libc().capset(_HEADER.pack(_VERSION, 0), words), "set capabilities")
 
 
 def set_ambient(before: int, wanted: int) -> None:
@@ -203,10 +204,9 @@ def in_own_thread(work: Callable[[], T]) -> T:
 
 def _prctl(what: str, option: int, *arguments: int) -> None:
     words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
-    _done(ctypes.CDLL(None, use_errno=True).prctl(ctypes.c_int(option), *words), what)
+    _done(libc().prctl(ctypes.c_int(option), *words), what)
 
 
 def _done(result: int, what: str) -> None:
     if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"the kernel refuses to {what}: {os.strerror(code)}")
+        raise error_of(f"the kernel refuses to {what}")

@@ -7,6 +7,7 @@ from time import CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
 from typing import Final
 
 from pyminuteman.host.findings import Finding, Severity
+from pyminuteman.libc import libc
 
 __all__ = ["ClockWatch", "check_synchronised"]
 
@@ -60,7 +61,7 @@ class _Timex(ctypes.Structure):  # struct timex of sys/timex.h, on 64-bit machin
 def check_synchronised() -> Finding:
     """Whether a time service keeps the kernel's clock, as the kernel knows it (adjtimex(2), which changes nothing here)."""
     timex = _Timex()
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    state = libc().adjtimex(ctypes.byref(timex))
     if state < 0:
         return Finding(
             "clock.synchronised", Severity.INFO, "the kernel could not be asked whether its clock is kept", _WHY_SYNC

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from pyminuteman.capabilities import in_own_thread
 from pyminuteman.host.errors import HostSetupError
+from pyminuteman.libc import libc
 
 __all__ = ["enter", "enter_open", "in_namespace"]
 
@@ -61,8 +62,7 @@ def enter_open(descriptor: int, netns: str) -> None:
     Raises:
         HostSetupError: It may not be entered, or is no network namespace.
     """
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+    if libc().setns(descriptor, _CLONE_NEWNET) != 0:  # os.setns came with Python 3.12
         raise refused(netns, ctypes.get_errno())
 
 

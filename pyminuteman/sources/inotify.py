@@ -18,12 +18,12 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import trio
 
+from pyminuteman.libc import libc
 from pyminuteman.sources.base import SourceError
 
 __all__ = ["Changes", "DirectoryWatch", "Event", "Inotify", "parse_events"]
@@ -76,11 +76,6 @@ def parse_events(buffer: bytes) -> Iterator[Event]:
         yield Event(watch, mask, os.fsdecode(name))
 
 
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _checked(result: int, path: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -97,7 +92,7 @@ class Inotify:
 
     def __init__(self) -> None:
         """Get one, which no child process inherits."""
-        self._descriptor = _checked(_libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
+        self._descriptor = _checked(libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
 
     def add(self, path: Path, mask: int) -> int:
         """Watch a path (a symbolic link is followed), or change what is watched of it. Gives the number of the watch.
@@ -105,11 +100,11 @@ class Inotify:
         Raises:
             OSError: It is not there, may not be read, is no directory where the mask has IN_ONLYDIR; or there are too many watches.
         """
-        return _checked(_libc().inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask)), str(path))
+        return _checked(libc().inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask)), str(path))
 
     def remove(self, watch: int) -> None:
         """End a watch; one that has ended by itself is no error."""
-        _libc().inotify_rm_watch(self._descriptor, watch)
+        libc().inotify_rm_watch(self._descriptor, watch)
 
     async def read(self) -> list[Event]:
         """What has happened: one or more events, waiting for the first."""

@@ -5,7 +5,6 @@ No `ip` process is started here: inside a guest kernel an exec costs more than a
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import pathlib
@@ -15,6 +14,8 @@ import struct
 import subprocess
 import sys
 import threading
+
+from pyminuteman.libc import error_of, libc
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _TRIO_THREAD = "Trio thread"  # how the names of trio's threads begin
@@ -37,10 +38,8 @@ def fresh_network_namespace() -> None:
         PermissionError: the process has no CAP_SYS_ADMIN.
         OSError: the kernel has no network namespaces, or refused another one.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"unshare(CLONE_NEWNET): {os.strerror(code)}")
+    if libc().unshare(_CLONE_NEWNET) != 0:
+        raise error_of("unshare(CLONE_NEWNET)")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
 
@@ -66,10 +65,8 @@ def bring_idle_threads() -> None:
     errors: list[OSError] = []
 
     def move() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(here, _CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
-            errors.append(OSError(code, f"setns: {os.strerror(code)}"))
+        if libc().setns(here, _CLONE_NEWNET) != 0:
+            errors.append(error_of("setns"))
         all_there.wait(_MOVE_SECONDS)
 
     try:

@@ -7,7 +7,6 @@ it from a later process of the same id), which of its clusters it is, and what i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 import pathlib
@@ -16,6 +15,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+
+from pyminuteman.libc import error_of, libc
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where iproute2 is, also for those who have become root by `su`
 
@@ -80,12 +81,10 @@ def delete(names: list[str]) -> None:
 @contextlib.contextmanager
 def thread_inside(name: str) -> Iterator[None]:
     """Have the calling thread in a named namespace; what it opens and starts there stays there."""
-    libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(descriptor: int) -> None:
-        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"setns({name}): {os.strerror(code)}")
+        if libc().setns(descriptor, _CLONE_NEWNET) != 0:
+            raise error_of(f"setns({name})")
 
     with contextlib.ExitStack() as stack:
         # Both are open before the thread moves, so that the way back cannot fail for want of a descriptor.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from typing import Final
+
+from pyminuteman.libc import error_of, libc
 
 __all__ = ["die_with_parent"]
 
@@ -21,9 +22,7 @@ def die_with_parent(parent: int) -> None:
     Raises:
         OSError: The kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl: {os.strerror(code)}")
+    if libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise error_of("prctl")
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)

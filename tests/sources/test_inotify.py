@@ -209,7 +209,7 @@ async def test_of_very_many_names_not_all_are_kept(tmp_path: Path, monkeypatch: 
 async def test_without_a_watch_it_says_what_to_raise_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    real = module._libc()
+    real = module.libc()
 
     class Libc:
         @staticmethod
@@ -220,7 +220,7 @@ async def test_without_a_watch_it_says_what_to_raise_and_goes_on(
         def inotify_add_watch(*_: object) -> int:
             return -1
 
-    monkeypatch.setattr(module, "_libc", Libc)
+    monkeypatch.setattr(module, "libc", Libc)
     monkeypatch.setattr("ctypes.get_errno", lambda: number)
     with trio.fail_after(20), DirectoryWatch(tmp_path) as watch:
         assert watch.renew()
