@@ -24,12 +24,17 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import Delivered, Notify, Send
 from pyminuteman.membership.messages import Multicast, MulticastAnnounce, MulticastRequest, PacketId, Peer
+from pyminuteman.membership.replay import ReplayWindow
 from pyminuteman.membership.steps import AnnounceDue, MissingDue, SetTimer, Step
 
-__all__ = ["Delivery", "MulticastOverlay", "SeenNumbers"]
+__all__ = ["Delivery", "MulticastOverlay"]
 
 _SEEN_WINDOW: Final = 4096
-_ORIGINS_MAX: Final = 65_536
+"""Numbers of one origin that are told apart: 4,096 within the time that packets are kept would be 136 a second."""
+_HEARD_MAX: Final = 65_536
+_HEARD_KEEPS: Final = 20
+"""A life of an origin that was silent for so many times as long as packets are kept is forgotten: nobody has any of its packets, but
+somebody who was frozen for all that time, and who drops them first."""
 _AWAITED_MAX: Final = 4096
 _ASKED_AT_ONCE: Final = 64
 _ROUTE_MAX: Final = 64
@@ -38,32 +43,12 @@ _PACKET_BYTES: Final = 256
 """What a kept packet takes besides its payload, about: so that empty ones are bounded too."""
 
 
-class SeenNumbers:
-    """Which numbers of one origin have come: all up to a point, and some beyond. What is too old counts as seen."""
+@dataclass(slots=True)
+class _Heard:
+    """Which numbers of one life of an origin have come, and when the last one did. What is too old counts as seen."""
 
-    __slots__ = ("_above", "_upto")
-
-    def __init__(self) -> None:
-        self._upto = 0
-        self._above: set[int] = set()
-
-    def __contains__(self, number: int) -> bool:
-        return number <= self._upto or number in self._above
-
-    def add(self, number: int) -> None:
-        """Note a number as seen."""
-        if number in self:
-            return
-        self._above.add(number)
-        while self._upto + 1 in self._above:
-            self._upto += 1
-            self._above.remove(self._upto)
-        if len(self._above) > _SEEN_WINDOW:
-            self._upto = min(self._above)
-            self._above.discard(self._upto)
-            while self._upto + 1 in self._above:
-                self._upto += 1
-                self._above.remove(self._upto)
+    numbers: ReplayWindow
+    at: float
 
 
 @dataclass(slots=True)
@@ -111,7 +96,7 @@ class MulticastOverlay:
         self._children = children
         self._is_unsure = is_unsure
         self._number = 0
-        self._seen: OrderedDict[tuple[NodeId, int], SeenNumbers] = OrderedDict()
+        self._heard: OrderedDict[tuple[NodeId, int], _Heard] = OrderedDict()
         self._kept: OrderedDict[PacketId, Delivery] = OrderedDict()
         self._kept_bytes = 0
         self._fresh: list[PacketId] = []
@@ -130,7 +115,7 @@ class MulticastOverlay:
         identity = PacketId(self.me.id, self.me.epoch, self._number)
         route = (self.me.id,) if record_route else None
         packet = Multicast(identity, topic, self._config.multicast_time_to_live, payload, route)
-        self._see(identity)
+        self._see(identity, now)
         return self._pass_on(packet, packet, None, now)
 
     def on_packet(self, packet: Multicast, sender: Peer, now: float) -> list[Step]:
@@ -141,7 +126,7 @@ class MulticastOverlay:
             if kept is not None:
                 kept.known_by[sender.id] = None
             return []
-        self._see(packet.id)
+        self._see(packet.id, now)
         if self._awaited.pop(packet.id, None) is not None:
             self.repaired += 1
         self.delivered += 1
@@ -184,8 +169,9 @@ class MulticastOverlay:
             return []
         return [Send(sender.endpoint, tuple(delivery.packet for delivery in found))]
 
-    def neighbour_made(self, peer: Peer) -> list[Step]:
+    def neighbour_made(self, peer: Peer, now: float) -> list[Step]:
         """Tell a new neighbour what there is."""
+        self._expire(now)
         ids = tuple(identity for identity, delivery in self._kept.items() if peer.id not in delivery.known_by)
         return [Send(peer.endpoint, (MulticastAnnounce(ids),))] if ids else []
 
@@ -254,6 +240,9 @@ class MulticastOverlay:
         return steps
 
     def _expire(self, now: float) -> None:
+        silent_since = now - _HEARD_KEEPS * self._config.multicast_keep_seconds
+        while self._heard and next(iter(self._heard.values())).at < silent_since:
+            self._heard.popitem(last=False)
         while self._kept:
             identity, delivery = next(iter(self._kept.items()))
             if (
@@ -266,14 +255,17 @@ class MulticastOverlay:
             self.expired += 1
 
     def _has_seen(self, identity: PacketId) -> bool:
-        seen = self._seen.get((identity.origin, identity.epoch))
-        return seen is not None and identity.number in seen
+        heard = self._heard.get((identity.origin, identity.epoch))
+        return heard is not None and heard.numbers.refusal(identity.number) is not None
 
-    def _see(self, identity: PacketId) -> None:
-        key = (identity.origin, identity.epoch)
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = SeenNumbers()
-            if len(self._seen) > _ORIGINS_MAX:
-                self._seen.popitem(last=False)
-        seen.add(identity.number)
+    def _see(self, identity: PacketId, now: float) -> None:
+        """Note one that was not seen."""
+        life = identity.origin, identity.epoch
+        heard = self._heard.get(life)
+        if heard is None:
+            heard = self._heard[life] = _Heard(ReplayWindow(_SEEN_WINDOW), now)
+            if len(self._heard) > _HEARD_MAX:
+                self._heard.popitem(last=False)
+        heard.at = now
+        self._heard.move_to_end(life)
+        heard.numbers.add(identity.number)

@@ -438,7 +438,7 @@ class MembershipNode:
         return [
             *self._detector.watch(step.peer, step.interval, now),
             *self._census.link_made(step.peer, now, joined=step.joined),
-            *self._overlay.neighbour_made(step.peer),
+            *self._overlay.neighbour_made(step.peer, now),
         ]
 
     def _link_lost(self, step: LinkLost, now: float) -> list[Step]:

@@ -13,15 +13,15 @@ __all__ = ["WINDOW", "ReplayWindow", "ReplayWindows"]
 
 WINDOW: Final = 1024
 """Counters a window spans. UDP reorders by a few; a burst to others in between may be hundreds."""
-_MASK: Final = (1 << WINDOW) - 1
 
 
 class ReplayWindow:
-    """The counters seen from one sender. Bit ``n`` of the bitmap stands for the highest less ``n``."""
+    """The counters seen from one sender, of the newest ``span``. Bit ``n`` of the bitmap stands for the highest less ``n``."""
 
-    __slots__ = ("_highest", "_seen")
+    __slots__ = ("_highest", "_seen", "_span")
 
-    def __init__(self) -> None:
+    def __init__(self, span: int = WINDOW) -> None:
+        self._span = span
         self._highest = -1
         self._seen = 0
 
@@ -30,7 +30,7 @@ class ReplayWindow:
         behind = self._highest - counter
         if behind < 0:
             return None
-        if behind >= WINDOW:
+        if behind >= self._span:
             return "stale"
         return "replayed" if self._seen >> behind & 1 else None
 
@@ -38,7 +38,7 @@ class ReplayWindow:
         """Note that a counter which is not refused has been seen. Only once what it came with has been authenticated."""
         ahead = counter - self._highest
         if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & _MASK if ahead < WINDOW else 1
+            self._seen = (self._seen << ahead | 1) & ((1 << self._span) - 1) if ahead < self._span else 1
             self._highest = counter
         else:
             self._seen |= 1 << -ahead

@@ -14,7 +14,7 @@ from pyminuteman.membership import multicast
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import Delivered
 from pyminuteman.membership.messages import Multicast, MulticastAnnounce, MulticastRequest, PacketId
-from pyminuteman.membership.multicast import MulticastOverlay, SeenNumbers
+from pyminuteman.membership.multicast import MulticastOverlay
 from pyminuteman.membership.steps import AnnounceDue, MissingDue, Step
 from tests.membership.support import CONFIG, EPOCH, START, make_endpoint, make_peer, reached, said, seeded, sends, timers, told
 from tests.support.messages import node_id
@@ -106,45 +106,29 @@ def test_a_packet_that_is_kept_no_longer_is_still_not_delivered_again() -> None:
     assert setting.got(packet(), sender=2, now=START + 2 * CONFIG.multicast_keep_seconds) == []
 
 
-_adds = st.lists(st.integers(1, 25), max_size=25)
+def test_of_the_numbers_of_one_origin_the_newest_are_told_apart_and_older_ones_count_as_seen() -> None:
+    setting = Setting()
+    newest = 10_000
+    for number in (newest, newest - 4095):
+        assert len(told(setting.got(packet(number)))) == 1
+        assert setting.got(packet(number)) == []
+    assert setting.got(packet(newest - 4096)) == []
 
 
-@given(_adds)
-def test_numbers_seen_are_a_set(adds: Sequence[int]) -> None:
-    seen, model = SeenNumbers(), set[int]()
-    for number in adds:
-        seen.add(number)
-        model.add(number)
-        assert [one for one in range(1, 30) if one in seen] == sorted(model)
+def test_a_life_of_an_origin_that_is_silent_for_long_is_forgotten_and_one_that_speaks_is_not() -> None:
+    setting, now = Setting(), START
+    setting.got(packet(origin=8))
+    for number in range(1, 25):
+        setting.got(packet(number), now=now)
+        now += CONFIG.multicast_keep_seconds
+    assert [origin for origin, _ in setting.overlay._heard] == [node_id(ORIGIN)]
+    assert setting.got(packet(1), now=now) == []
 
 
-@given(st.lists(st.integers(1, 60), max_size=25, unique=True))
-def test_of_more_numbers_than_are_remembered_the_oldest_count_as_seen(adds: Sequence[int]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multicast, "_SEEN_WINDOW", 4)
-        seen, model = SeenNumbers(), set[int]()
-        for number in adds:
-            if number in seen:
-                continue
-            seen.add(number)
-            model.add(number)
-            assert all(one in seen for one in model), "what was seen stays seen"
-            unseen = [one for one in range(1, 61) if one not in seen]
-            assert all(one not in model for one in unseen)
-            beyond = [one for one in model if unseen and one > unseen[0]]
-            assert len(beyond) <= 4
-
-
-def test_a_gap_that_is_filled_is_forgotten() -> None:
-    seen = SeenNumbers()
-    for number in range(10_000, 0, -2):
-        if number < 4000:
-            seen.add(number)
-    for number in range(1, 4000, 2):
-        seen.add(number)
-    assert 3999 in seen
-    assert 4000 not in seen
-    assert seen._above == set()
+def test_whoever_was_frozen_for_long_announces_nothing_that_others_have_forgotten() -> None:
+    setting = Setting()
+    setting.got(packet())
+    assert setting.overlay.neighbour_made(make_peer(7), START + 20 * CONFIG.multicast_keep_seconds) == []
 
 
 # -- 2: along the tree -------------------------------------------------------------------------------------------------
@@ -352,12 +336,12 @@ def test_a_new_neighbour_is_told_of_all_that_is_kept_and_that_it_may_not_have() 
     setting = Setting()
     setting.got(packet(1))
     setting.got(packet(2), sender=7)
-    assert numbers(setting.overlay.neighbour_made(make_peer(7)), MulticastAnnounce, 7) == [1]
-    assert numbers(setting.overlay.neighbour_made(make_peer(8)), MulticastAnnounce, 8) == [1, 2]
+    assert numbers(setting.overlay.neighbour_made(make_peer(7), START), MulticastAnnounce, 7) == [1]
+    assert numbers(setting.overlay.neighbour_made(make_peer(8), START), MulticastAnnounce, 8) == [1, 2]
 
 
 def test_where_nothing_is_kept_a_new_neighbour_is_told_nothing() -> None:
-    assert Setting().overlay.neighbour_made(make_peer(7)) == []
+    assert Setting().overlay.neighbour_made(make_peer(7), START) == []
 
 
 # -- 5: everything is bounded ------------------------------------------------------------------------------------------
@@ -427,12 +411,12 @@ def test_no_more_than_64_packets_are_asked_of_one_neighbour_at_once() -> None:
 
 
 def test_origins_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multicast, "_ORIGINS_MAX", 2)
+    monkeypatch.setattr(multicast, "_HEARD_MAX", 2)
     setting = Setting()
     for origin in (7, 8, 9):
         setting.got(packet(origin=origin))
     assert setting.got(packet(origin=9)) == setting.got(packet(origin=8)) == []
-    assert len(setting.overlay._seen) == 2
+    assert len(setting.overlay._heard) == 2
 
 
 def test_whoever_was_away_gets_all_that_a_neighbour_kept() -> None:
