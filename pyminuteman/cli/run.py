@@ -47,6 +47,7 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     from pyminuteman.daemon.composition import rights_of  # noqa: PLC0415
     from pyminuteman.daemon.config import DaemonConfig  # noqa: PLC0415
     from pyminuteman.daemon.config_file import all_remarks, describe, load_config  # noqa: PLC0415
+    from pyminuteman.daemon.heap import keep_heap_dense  # noqa: PLC0415
     from pyminuteman.daemon.logs import log_remarks, start_log  # noqa: PLC0415
     from pyminuteman.daemon.privileges import User, drop  # noqa: PLC0415
     from pyminuteman.membership import be_realtime  # noqa: PLC0415
@@ -57,6 +58,7 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     config = load()
     start_log(config.log)
     log_remarks(all_remarks(config))
+    keep_heap_dense()  # before there are threads
     if config.node.realtime and not (had := be_realtime()).granted:  # no error: the unit says whether it may be had
         logging.getLogger("pyminuteman.daemon").info("ordinary priority, for real-time priority is %s", had.reason)
     if user is not None:

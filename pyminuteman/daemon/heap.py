@@ -1,0 +1,32 @@
+"""The C library's heap, kept from growing by holes in a process that runs for months (mallopt(3) of the GNU C library).
+
+By its defaults the library gives every thread that allocates a heap of its own, and takes blocks ever larger (up to 32 MiB) from these
+heaps instead of the kernel, once such a block has been freed. Here threads come and go, and answers of the API and of the kernel are
+large and short-lived: what is long-lived comes to lie between them, and hardly any page is ever empty. `make soak` has seen that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyminuteman.libc import libc
+
+__all__ = ["LARGE_BYTES", "keep_heap_dense"]
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+"""Of malloc.h."""
+LARGE_BYTES: Final = 128 * 1024
+"""Blocks of so many bytes are mapped by themselves, and given back when they are freed: the library's own first choice, kept."""
+
+
+def keep_heap_dense() -> bool:
+    """Have one heap for all threads, which the interpreter's lock keeps from getting into each other's way, and no large blocks in it.
+
+    Returns:
+        Whether the library could be told; another C library has other ways.
+    """
+    try:
+        mallopt = libc().mallopt
+    except AttributeError:
+        return False
+    return bool(mallopt(_M_ARENA_MAX, 1) and mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES))
