@@ -13,10 +13,13 @@ from pyminuteman.libc import libc
 
 __all__ = ["LARGE_BYTES", "keep_heap_dense"]
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of malloc.h."""
-LARGE_BYTES: Final = 128 * 1024
-"""Blocks of so many bytes are mapped by themselves, and given back when they are freed: the library's own first choice, kept."""
+LARGE_BYTES: Final = 1 << 20
+"""Blocks of so many bytes are mapped by themselves, and given back when they are freed. What is taken and freed all the time is to be smaller,
+or each time costs a system call and the kernel a page: msgpack takes 256 KiB to write a message."""
+_TOP_BYTES: Final = 2 * LARGE_BYTES
+"""So much stays at the heap's end when it is free, for the same reason."""
 
 
 def keep_heap_dense() -> bool:
@@ -29,4 +32,5 @@ def keep_heap_dense() -> bool:
         mallopt = libc().mallopt
     except AttributeError:
         return False
-    return bool(mallopt(_M_ARENA_MAX, 1) and mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES))
+    choices = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, _TOP_BYTES))
+    return all(mallopt(what, choice) for what, choice in choices)

@@ -21,6 +21,7 @@ from pyminuteman.membership.keyring import REASONS, Ring
 from pyminuteman.membership.messages import Peer
 from pyminuteman.membership.node import MembershipNode
 from pyminuteman.membership.records import Record
+from pyminuteman.membership.sealing import Buffer
 from pyminuteman.membership.transport import Transport
 
 __all__ = ["NodeLoop"]
@@ -132,7 +133,7 @@ class NodeLoop:
             take(datagram)
         return _DATAGRAMS_A_TURN
 
-    def _take(self, datagram: bytes) -> None:
+    def _take(self, datagram: Buffer) -> None:
         opened = self._ring.open(datagram)
         if opened is None:
             return  # the ring has counted why

@@ -22,6 +22,7 @@ import trio
 from pyminuteman.addresses import IPV4, IPV6, Endpoint, format_address, parse_address
 from pyminuteman.errors import ConfigurationError
 from pyminuteman.membership.alarm import Alarm
+from pyminuteman.membership.sealing import Buffer
 
 __all__ = ["DEFAULT_PORT", "NetworkTransport", "Transport", "TransportCounters", "is_loopback"]
 
@@ -83,8 +84,8 @@ class Transport(Protocol):
     def hurry(self, until: float) -> None:
         """Have the :meth:`wait` that is going on, if one is, end by then."""
 
-    def receive(self) -> bytes | None:
-        """The next datagram that has arrived, or None when there is none just now. Never waits, never fails."""
+    def receive(self) -> Buffer | None:
+        """The next datagram that has arrived, to be read before the next call; None when there is none just now. Never waits, never fails."""
 
     def send(self, datagram: bytes, to: Endpoint) -> bool:
         """Send, or drop and count; never waits, never fails.
@@ -143,6 +144,7 @@ class NetworkTransport:
         _usable(advertise.address, "advertise", any_address=False)
         self._source = bind.address
         self._datagrams, self._listening = self._open(bind)
+        self._received = memoryview(bytearray(_DATAGRAM_MAX_BYTES))
         self._listener = trio.socket.from_stdlib_socket(self._listening)
         self._alarm = Alarm(self._datagrams)
         self.bound: Endpoint = Endpoint(bind.address, self._datagrams.getsockname()[1])
@@ -169,10 +171,10 @@ class NetworkTransport:
         """Have the wait end by then."""
         self._alarm.hurry(until)
 
-    def receive(self) -> bytes | None:
-        """The next datagram, or None."""
+    def receive(self) -> memoryview | None:
+        """The next datagram, to be read before the next call; or None."""
         try:
-            datagram = self._datagrams.recv(_DATAGRAM_MAX_BYTES)
+            datagram = self._received[: self._datagrams.recv_into(self._received)]
         except OSError:
             return None  # nothing there; or an ICMP error about something we sent, which proves nothing, and is cleared by this
         counters = self.counters

@@ -45,7 +45,8 @@ class Setting:
         async def perform() -> bytes | None:
             self.loop.perform([Send(THERE, (Probe(1),))])
             await trio.sleep(0.01)
-            return self.there.receive()
+            received = self.there.receive()
+            return None if received is None else bytes(received)
 
         datagram = trio.run(perform)
         if datagram is None:

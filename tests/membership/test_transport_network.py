@@ -163,7 +163,7 @@ async def test_icmp_errors_and_refusals_of_the_kernel_are_counted_and_forgotten(
         def sendto(self, *_: object) -> int:
             raise OSError(self.left.pop(0), "no")
 
-        def recv(self, _: int) -> bytes:
+        def recv_into(self, _: memoryview) -> int:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "ICMP")
 
         def close(self) -> None:
