@@ -22,6 +22,7 @@ from pyminuteman.addresses import NodeId
 from pyminuteman.ipvs.destination import ForwardingMethod
 from pyminuteman.ipvs.service import Persistence, Protocol, ServiceFlags
 from pyminuteman.membership.records import MSGPACK_CAPS
+from pyminuteman.packing import packb
 from pyminuteman.vips.claims import Claim
 from pyminuteman.vips.model import VIP, Backend, BackendKey, VIPKey, VIPName, VIPSettings
 from pyminuteman.vips.policy import place_of
@@ -136,8 +137,7 @@ def _addresses(backend: Backend) -> frozenset[str]:
 
 
 def _pack(plain: list[Any]) -> bytes:
-    packed: bytes = msgpack.packb(plain)
-    return packed
+    return packb(plain)
 
 
 # And back

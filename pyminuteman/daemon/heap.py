@@ -15,10 +15,10 @@ __all__ = ["LARGE_BYTES", "keep_heap_dense"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of malloc.h."""
-LARGE_BYTES: Final = 1 << 20
-"""Blocks of so many bytes are mapped by themselves, and given back when they are freed. What is taken and freed all the time is to be smaller,
-or each time costs a system call and the kernel a page: msgpack takes 256 KiB to write a message."""
-_TOP_BYTES: Final = 2 * LARGE_BYTES
+LARGE_BYTES: Final = 128 * 1024
+"""Blocks of so many bytes are mapped by themselves, and given back when they are freed: the library's own first choice, kept. Nothing that
+is taken and freed all the time may be as large, for each time would cost a system call and a page fault."""
+_TOP_BYTES: Final = 1 << 20
 """So much stays at the heap's end when it is free, for the same reason."""
 
 

@@ -22,6 +22,7 @@ from pyminuteman.daemon.observed import Mark, MarkTarget
 from pyminuteman.kv.operations import KEY_MAX_BYTES, Assign, Kind, Remove, SharedKey, SharedValue
 from pyminuteman.kv.store import Store
 from pyminuteman.membership.records import MSGPACK_CAPS
+from pyminuteman.packing import packb
 from pyminuteman.vips.model import WEIGHT_MAX, Backend
 from pyminuteman.vips.resolution import Adjustments, Target
 
@@ -162,8 +163,7 @@ def _packed(target: MarkTarget, mark: Mark, weight: int | None, *, undone: bool 
         vip, backend = target
         place = [None if vip is None else plain_key(vip), backend.address, backend.port]
     fields = [mark.by[:_TEXT_MAX], mark.at, mark.reason[:_TEXT_MAX], weight, place, 1]
-    value: bytes = msgpack.packb([*fields, True] if undone else fields)
-    return value
+    return packb([*fields, True] if undone else fields)
 
 
 def _drain_key(target: MarkTarget) -> SharedKey:

@@ -35,6 +35,7 @@ from pyminuteman.kv.messages import (
 from pyminuteman.kv.operations import Kind, SharedKey, check_key
 from pyminuteman.kv.state_codec import decode_state, encode_state
 from pyminuteman.kv.versions import Actor
+from pyminuteman.packing import packb
 
 __all__ = ["PAYLOAD_MAX_BYTES", "decode", "encode"]
 
@@ -60,7 +61,7 @@ _SHARED_ROW: Final = Struct(f">{HASH_BYTES}s{HASH_BYTES}s")
 
 def encode(message: Message, *, origin: Actor | None = None) -> bytes:
     """A message as it is sent; ``origin`` is who sends it, where the packet that carries it says so."""
-    packed: bytes = msgpack.packb(_fields(message, origin))
+    packed = packb(_fields(message, origin))
     return bytes([_VERSION]) + packed
 
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgpack
-
 from pyminuteman.addresses import NodeId
 from pyminuteman.kv.crdt import SUM_MAX, Item, State
 from pyminuteman.kv.operations import Kind, SharedKey, check_key
 from pyminuteman.kv.versions import Actor, Context, Dot, Seen
+from pyminuteman.packing import packb
 
 __all__ = ["decode_state", "encode_state", "pack_state"]
 
@@ -41,8 +40,7 @@ def encode_state(state: State) -> list[Any]:
 
 def pack_state(state: State) -> bytes:
     """As bytes."""
-    packed: bytes = msgpack.packb(encode_state(state))
-    return packed
+    return packb(encode_state(state))
 
 
 def _seen(seen: Seen) -> list[int]:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
-import msgpack
-
 from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.errors import LocalProtocolError
 from pyminuteman.membership.messages import (
@@ -38,6 +36,7 @@ from pyminuteman.membership.messages import (
     Unicast,
 )
 from pyminuteman.membership.records import VERSION_LAYOUT
+from pyminuteman.packing import packb
 
 __all__ = ["CUTTERS", "WRITERS", "Cuttable", "encode_identity"]
 
@@ -46,7 +45,6 @@ _U8, _U16, _U32 = 0xFF, 0xFFFF, 0xFFFF_FFFF
 
 
 _HEADER_MAX_BYTES: Final = 5
-_encode: Callable[[object], bytes] = msgpack.packb
 
 
 def _array(count: int) -> bytes:
@@ -76,28 +74,26 @@ def _peers(peers: Iterable[Peer]) -> list[tuple[bytes, int, bytes]]:
 
 def encode_identity(peer: Peer) -> bytes:
     """The pseudo-message of type 0: who speaks."""
-    return _encode((0, *_peer(peer)))
+    return packb((0, *_peer(peer)))
 
 
 WRITERS: Final[dict[type[Any], Callable[[Any], bytes]]] = {
-    Heartbeat: lambda m: _encode((1, m.number, m.echo, m.held_100us, m.table_hash)),
-    Probe: lambda m: _encode((2, m.number)),
-    ProbeReply: lambda m: _encode((3, m.number)),
-    IndirectProbe: lambda m: _encode((4, m.number, m.target)),
-    IndirectReply: lambda m: _encode((5, m.number, m.target)),
-    Join: lambda m: _encode((16, m.number)),
-    JoinDenied: lambda m: _encode((17, m.number, _peers(m.peers))),
-    ForwardJoin: lambda m: _encode((18, _peer(m.joiner), m.time_to_live)),
-    Neighbor: lambda m: _encode((19, m.number, int(m.priority), m.interval_ms)),
-    NeighborReply: lambda m: _encode((20, m.number, m.accepted, m.interval_ms, _peers(m.peers))),
-    Disconnect: lambda m: _encode((21, int(m.reason), None if m.instead is None else _peer(m.instead))),
-    Shuffle: lambda m: _encode((22, _peer(m.origin), m.number, m.time_to_live, _peers(m.peers))),
-    ShuffleReply: lambda m: _encode((23, m.number, _peers(m.peers))),
-    TableSummary: lambda m: _encode((33, m.hashes)),
-    Multicast: lambda m: _encode(
-        (48, m.id, m.topic, m.time_to_live, m.payload, None if m.route is None else b"".join(m.route))
-    ),
-    Unicast: lambda m: _encode((51, m.topic, m.payload)),
+    Heartbeat: lambda m: packb((1, m.number, m.echo, m.held_100us, m.table_hash)),
+    Probe: lambda m: packb((2, m.number)),
+    ProbeReply: lambda m: packb((3, m.number)),
+    IndirectProbe: lambda m: packb((4, m.number, m.target)),
+    IndirectReply: lambda m: packb((5, m.number, m.target)),
+    Join: lambda m: packb((16, m.number)),
+    JoinDenied: lambda m: packb((17, m.number, _peers(m.peers))),
+    ForwardJoin: lambda m: packb((18, _peer(m.joiner), m.time_to_live)),
+    Neighbor: lambda m: packb((19, m.number, int(m.priority), m.interval_ms)),
+    NeighborReply: lambda m: packb((20, m.number, m.accepted, m.interval_ms, _peers(m.peers))),
+    Disconnect: lambda m: packb((21, int(m.reason), None if m.instead is None else _peer(m.instead))),
+    Shuffle: lambda m: packb((22, _peer(m.origin), m.number, m.time_to_live, _peers(m.peers))),
+    ShuffleReply: lambda m: packb((23, m.number, _peers(m.peers))),
+    TableSummary: lambda m: packb((33, m.hashes)),
+    Multicast: lambda m: packb((48, m.id, m.topic, m.time_to_live, m.payload, None if m.route is None else b"".join(m.route))),
+    Unicast: lambda m: packb((51, m.topic, m.payload)),
 }
 """Of each message that is never cut, how it is written."""
 
@@ -156,7 +152,7 @@ class _Digest(NamedTuple):
         return [*parts, self._message(group)]
 
     def _message(self, group: dict[int, bytes]) -> bytes:
-        return _encode((34, self.bucket_count, bytes(group), b"".join(group.values())))
+        return packb((34, self.bucket_count, bytes(group), b"".join(group.values())))
 
 
 def _digest(message: TableDigest) -> _Digest:
@@ -178,7 +174,7 @@ def _bin_header(_count: int, size: int) -> bytes:
 
 
 CUTTERS: Final[dict[type[Any], Callable[[Any], Cuttable]]] = {
-    Records: lambda m: _List(32, [_encode(record) for record in m.records], _list_header, _LIST_MAX),
+    Records: lambda m: _List(32, [packb(record) for record in m.records], _list_header, _LIST_MAX),
     TableDigest: _digest,
     RecordRequest: lambda m: _List(35, list(m.ids), _bin_header, _U32),
     MulticastAnnounce: lambda m: _List(49, [VERSION_LAYOUT.pack(*id_) for id_ in m.ids], _bin_header, _U32),

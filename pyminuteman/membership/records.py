@@ -20,6 +20,7 @@ import msgpack
 
 from pyminuteman.addresses import Endpoint, NodeId, parse_address
 from pyminuteman.membership.errors import LocalProtocolError, RemoteProtocolError
+from pyminuteman.packing import packb
 
 __all__ = [
     "ACCUSED_MAX",
@@ -150,7 +151,7 @@ class Record:
         ):
             if size > most:
                 raise LocalProtocolError(f"a record with {size} {what}: others take {most}")
-        body: bytes = msgpack.packb(
+        body = packb(
             (
                 self.name,
                 self.endpoint.packed,
