@@ -196,6 +196,13 @@ def connected(cluster: DaemonCluster, node: int) -> socket.socket:
         return socket.create_connection((VIP, 80), timeout=20)
 
 
+def counted(cluster: DaemonCluster, node: int) -> int:
+    """Connections to the VIP, as the kernel has counted them: it adds its counters up every two seconds (ip_vs_est.c)."""
+    command = cluster.namespaces.command_inside(node, [tool("ipvsadm"), "-Ln", "--stats", "--exact", "-t", f"{VIP}:80"])
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return next(int(row.split()[2]) for row in rows if row.startswith("TCP "))
+
+
 def contents(path: Path) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """The members of an archive, without their directory, and the parts of its manifest by name."""
     with tarfile.open(path) as archive:
@@ -219,6 +226,7 @@ def test_the_archive_has_what_a_diagnosis_needs(cluster: DaemonCluster, tmp_path
     target = tmp_path / "dump.tar.gz"
     words = ["dump", "--output", str(target), "--log", str(cluster.directory(0) / "log"), "--timeout", "60"]
     with connected(cluster, 0):
+        cluster.wait_until(lambda: counted(cluster, 0) >= 1, "the kernel has counted the connection", 20)
         minuteman(cluster, 0, *words)
     files, parts = contents(target)
     failed = {name: one["reason"] for name, one in parts.items() if one["state"] == "failed"}
