@@ -20,6 +20,8 @@ from typing import Final
 
 import trio
 
+from pyminuteman.libc import error_of
+
 __all__ = ["Alarm"]
 
 _CLOCK_MONOTONIC: Final = 1
@@ -96,8 +98,7 @@ def _make_timer() -> tuple[int, Callable[[int, int], object]]:
     libc = ctypes.PyDLL(None, use_errno=True)  # not CDLL: the call does not block, so others need not have their turn for it
     descriptor = libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
     if descriptor < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"timerfd_create: {os.strerror(code)}")
+        raise error_of("timerfd_create")
     settime = libc.timerfd_settime
     settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     timer = _Timer()

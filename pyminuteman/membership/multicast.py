@@ -29,8 +29,6 @@ from pyminuteman.membership.steps import AnnounceDue, MissingDue, SetTimer, Step
 
 __all__ = ["Delivery", "MulticastOverlay"]
 
-_SEEN_WINDOW: Final = 4096
-"""Numbers of one origin that are told apart: 4,096 within the time that packets are kept would be 136 a second."""
 _HEARD_MAX: Final = 65_536
 _HEARD_KEEPS: Final = 20
 """A life of an origin that was silent for so many times as long as packets are kept is forgotten: nobody has any of its packets, but
@@ -43,12 +41,15 @@ _PACKET_BYTES: Final = 256
 """What a kept packet takes besides its payload, about: so that empty ones are bounded too."""
 
 
-@dataclass(slots=True)
-class _Heard:
+class _Heard(ReplayWindow):
     """Which numbers of one life of an origin have come, and when the last one did. What is too old counts as seen."""
 
-    numbers: ReplayWindow
-    at: float
+    __slots__ = ("at",)
+    span = 4096  # within the time that packets are kept these are 136 a second
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.at = now
 
 
 @dataclass(slots=True)
@@ -256,16 +257,16 @@ class MulticastOverlay:
 
     def _has_seen(self, identity: PacketId) -> bool:
         heard = self._heard.get((identity.origin, identity.epoch))
-        return heard is not None and heard.numbers.refusal(identity.number) is not None
+        return heard is not None and heard.refusal(identity.number) is not None
 
     def _see(self, identity: PacketId, now: float) -> None:
         """Note one that was not seen."""
         life = identity.origin, identity.epoch
         heard = self._heard.get(life)
         if heard is None:
-            heard = self._heard[life] = _Heard(ReplayWindow(_SEEN_WINDOW), now)
+            heard = self._heard[life] = _Heard(now)
             if len(self._heard) > _HEARD_MAX:
                 self._heard.popitem(last=False)
         heard.at = now
         self._heard.move_to_end(life)
-        heard.numbers.add(identity.number)
+        heard.add(identity.number)

@@ -7,7 +7,7 @@ accepted once, one behind it never. Python's integers are the bitmap.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import ClassVar, Final
 
 __all__ = ["WINDOW", "ReplayWindow", "ReplayWindows"]
 
@@ -16,12 +16,17 @@ WINDOW: Final = 1024
 
 
 class ReplayWindow:
-    """The counters seen from one sender, of the newest ``span``. Bit ``n`` of the bitmap stands for the highest less ``n``."""
+    """The counters seen from one sender, of the newest :attr:`span`. Bit ``n`` of the bitmap stands for the highest less ``n``."""
 
-    __slots__ = ("_highest", "_seen", "_span")
+    __slots__ = ("_highest", "_seen")
+    span: ClassVar[int] = WINDOW
+    _mask: ClassVar[int] = (1 << WINDOW) - 1
 
-    def __init__(self, span: int = WINDOW) -> None:
-        self._span = span
+    def __init_subclass__(cls) -> None:
+        """A subclass may have another span."""
+        cls._mask = (1 << cls.span) - 1
+
+    def __init__(self) -> None:
         self._highest = -1
         self._seen = 0
 
@@ -30,7 +35,7 @@ class ReplayWindow:
         behind = self._highest - counter
         if behind < 0:
             return None
-        if behind >= self._span:
+        if behind >= self.span:
             return "stale"
         return "replayed" if self._seen >> behind & 1 else None
 
@@ -38,7 +43,7 @@ class ReplayWindow:
         """Note that a counter which is not refused has been seen. Only once what it came with has been authenticated."""
         ahead = counter - self._highest
         if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & ((1 << self._span) - 1) if ahead < self._span else 1
+            self._seen = (self._seen << ahead | 1) & self._mask if ahead < self.span else 1
             self._highest = counter
         else:
             self._seen |= 1 << -ahead

@@ -6,6 +6,7 @@ import base64
 import copy
 import os
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from pyminuteman.membership import sealing
 from pyminuteman.membership.errors import KeyringError
 from pyminuteman.membership.keyring import KEYS_MAX, REASONS, Key, Keyring, Opened, PlainRing
 from pyminuteman.membership.keys import parse_key_id
-from pyminuteman.membership.replay import WINDOW, ReplayWindow, ReplayWindows
+from pyminuteman.membership.replay import ReplayWindow, ReplayWindows
 from pyminuteman.membership.sealing import COUNTER_MAX
 
 A, B, C = (Key(bytes((number,)) * 32) for number in (1, 2, 3))
@@ -51,6 +52,17 @@ def refused(ring: Keyring | PlainRing, data: bytes | bytearray | memoryview) -> 
     moved = {name: count - before[name] for name, count in ring.counters.items() if count != before[name]}
     assert list(moved.values()) == [1]
     return next(iter(moved))
+
+
+@both
+def test_what_was_opened_outlives_the_buffer_that_it_came_in(ring: Make) -> None:
+    """The next datagram is received into the same one."""
+    sealed = ring(boot=BOOT).seal(b"content")
+    buffer = bytearray(sealed)
+    opened = ring().open(memoryview(buffer))
+    assert opened is not None
+    buffer[:] = bytes(len(buffer))
+    assert (opened.boot, opened.counter, opened.plain) == (BOOT, 1, b"content")
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -356,9 +368,12 @@ def test_key_files_are_to_be_had_here_too() -> None:
 class WindowMachine(RuleBasedStateMachine):
     """Counters near the highest, far ahead and far behind."""
 
+    kind: ClassVar[type[ReplayWindow]] = ReplayWindow
+
     def __init__(self) -> None:
         super().__init__()
-        self.window = ReplayWindow()
+        self.window = self.kind()
+        self.span = self.kind.span
         self.seen: set[int] = set()
 
     @property
@@ -366,21 +381,26 @@ class WindowMachine(RuleBasedStateMachine):
         return max(self.seen, default=-1)
 
     def take(self, counter: int) -> None:
-        if counter in self.seen and counter > self.highest - WINDOW:
+        if counter in self.seen and counter > self.highest - self.span:
             expected = "replayed"
         else:
-            expected = "stale" if counter <= self.highest - WINDOW else None
+            expected = "stale" if counter <= self.highest - self.span else None
         assert self.window.refusal(counter) == expected
         if expected is None:
             self.window.add(counter)
             self.seen.add(counter)
 
-    @rule(ahead=st.integers(1, 3) | st.integers(WINDOW - 2, WINDOW + 2) | st.integers(1, 2**40))
+    @rule(ahead=st.integers(1, 3) | st.integers(1, 2**40))
     def newer(self, ahead: int) -> None:
         self.take(self.highest + ahead)
 
-    @rule(behind=st.integers(0, 5) | st.integers(WINDOW - 3, WINDOW + 3))
-    def older(self, behind: int) -> None:
+    @rule(about=st.integers(-2, 2))
+    def newer_by_about_the_span(self, about: int) -> None:
+        self.take(self.highest + self.span + about)
+
+    @rule(behind=st.integers(0, 5), far=st.booleans())
+    def older(self, behind: int, *, far: bool) -> None:
+        behind += far * (self.span - 3)
         if self.highest >= behind:
             self.take(self.highest - behind)
 
@@ -391,10 +411,19 @@ class WindowMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_is_bounded(self) -> None:
-        assert self.window._seen.bit_length() <= WINDOW
+        assert self.window._seen.bit_length() <= self.span
+
+
+class SmallWindow(ReplayWindow):
+    span = 8
+
+
+class SmallWindowMachine(WindowMachine):
+    kind = SmallWindow
 
 
 TestWindow = WindowMachine.TestCase
+TestSmallWindow = SmallWindowMachine.TestCase
 
 
 def test_the_sender_not_heard_for_longest_is_forgotten() -> None:
