@@ -58,7 +58,7 @@ def run_command(path: Path, overrides: dict[str, str], user: str | None) -> int:
     config = load()
     start_log(config.log)
     log_remarks(all_remarks(config))
-    keep_heap_dense()  # before there are threads
+    keep_heap_dense()
     if config.node.realtime and not (had := be_realtime()).granted:  # no error: the unit says whether it may be had
         logging.getLogger("pyminuteman.daemon").info("ordinary priority, for real-time priority is %s", had.reason)
     if user is not None:

@@ -91,13 +91,13 @@ def encode(claims: Iterable[Claim]) -> dict[str, bytes]:
     for claim in claims:
         vip = claim.vip
         head = head_of(claim)
-        entries[head] = _pack(
+        entries[head] = packb(
             [*plain_key(vip.key), _plain_settings(vip.settings), vip.principal, claim.source, min(claim.order, _ORDER_MAX)]
         )
         for backend in vip.backends:
             local = None if backend.local is None else [backend.local.address, backend.local.port]
             vouched = _addresses(backend) <= claim.vouched
-            entries[f"{head}/{backend.address}/{backend.port}"] = _pack([backend.weight, backend.agent, local, vouched])
+            entries[f"{head}/{backend.address}/{backend.port}"] = packb([backend.weight, backend.agent, local, vouched])
     return entries
 
 
@@ -114,7 +114,7 @@ def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str
 
 
 def _identity(key: VIPKey, source: str, principal: str) -> str:
-    return blake2b(_pack([*plain_key(key), source, principal]), digest_size=_ID_DIGITS // 2).hexdigest()
+    return blake2b(packb([*plain_key(key), source, principal]), digest_size=_ID_DIGITS // 2).hexdigest()
 
 
 def plain_key(key: VIPKey) -> list[Any]:
@@ -134,10 +134,6 @@ def _plain_settings(settings: VIPSettings) -> list[Any] | None:
 def _addresses(backend: Backend) -> frozenset[str]:
     local = "" if backend.local is None else backend.local.address
     return frozenset(filter(None, (backend.address, backend.agent, local)))
-
-
-def _pack(plain: list[Any]) -> bytes:
-    return packb(plain)
 
 
 # And back

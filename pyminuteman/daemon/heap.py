@@ -22,15 +22,15 @@ _TOP_BYTES: Final = 1 << 20
 """So much stays at the heap's end when it is free, for the same reason."""
 
 
-def keep_heap_dense() -> bool:
+def keep_heap_dense() -> None:
     """Have one heap for all threads, which the interpreter's lock keeps from getting into each other's way, and no large blocks in it.
 
-    Returns:
-        Whether the library could be told; another C library has other ways.
+    To be called before there are threads. Another C library than GNU's has other ways, and is left to them.
     """
     try:
         mallopt = libc().mallopt
     except AttributeError:
-        return False
-    choices = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, _TOP_BYTES))
-    return all(mallopt(what, choice) for what, choice in choices)
+        return
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _TOP_BYTES)

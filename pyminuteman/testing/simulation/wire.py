@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, cast
 
-import msgpack
-
 from pyminuteman.addresses import Endpoint
 from pyminuteman.membership.codec import PROTOCOL_VERSIONS, agree, pack, unpack
 from pyminuteman.membership.config import MembershipConfig
 from pyminuteman.membership.effects import MemberUp, MemberUpdated, Notification, Received, Send
 from pyminuteman.membership.messages import Message, Multicast, Peer, Records
+from pyminuteman.packing import packb
 from pyminuteman.testing.simulation.process import Parcel, Process
 
 __all__ = ["FRAME_BYTES", "LATER_MESSAGE", "SEALING_BYTES", "CodecWire", "ObjectWire"]
@@ -25,7 +24,7 @@ SEALING_BYTES: Final = 41
 """What sealing adds to a payload."""
 FRAME_BYTES: Final = 42
 """Headers of UDP, IPv4 and Ethernet: 8, 20 and 14 bytes. TCP's are counted as the same, its handshake left out."""
-LATER_MESSAGE: Final = msgpack.packb((127, "of a later version"))
+LATER_MESSAGE: Final = packb((127, "of a later version"))
 """A message that only a later protocol version knows; nodes that speak one add it to what they send to each other."""
 
 
